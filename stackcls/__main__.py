@@ -1,0 +1,5 @@
+"""`python -m stackcls`."""
+
+from stackcls.cli import main
+
+main()

@@ -1,0 +1,222 @@
+"""What a backbone is: architecture, weights, input size, preprocessing, layer, pooling; and the names of known ones."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from stackcls.errors import ConfigError
+from stackcls.settings import BackboneEntry, FeatureSettings
+
+PREPROCESSING = ("caffe", "tf", "torch", "none")
+RESIZE_RULE = "pillow-bilinear-antialias-squash"
+SAVED = "saved-keras-model"
+BUNDLED = ("mini_vgg", "mini_resnet", "mini_inception", "mini_xception")
+BUNDLED_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model of `keras.applications`, as `architectures.csv` describes it.
+
+    Attributes
+    ----------
+    name, architecture : str
+        The name for `backbones:`, and the function in `keras.applications`.
+    input_size, width, parameters : int
+        Side length in pixels, number of pooled features, number of weights without the top.
+    weights_url, weights_md5 : str
+        Address and MD5 sum of the published ImageNet weights without classification layers, as Keras names them.
+    """
+
+    name: str
+    architecture: str
+    input_size: int
+    width: int
+    parameters: int
+    weights_url: str
+    weights_md5: str
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One frozen network, with nothing left open but where its weights lie.
+
+    Attributes
+    ----------
+    name : str
+        Under which its feature matrix is stored.
+    architecture : str
+        A function of `keras.applications`, or empty for a saved Keras model.
+    arguments : tuple of (str, value) pairs
+        What that function is called with, beside the usual.
+    input_size : int or None
+        Side length in pixels; None only for a saved model that has not been opened yet.
+    weights : str
+        `imagenet`, `random`, or the path of a weights file or saved model.
+    seed : int
+        For random weights.
+    layer : str or None
+        A named layer's output instead of the last feature map.
+    pooling : str
+        `average` or `max`, over the positions of a feature map.
+    preprocessing : str
+        `keras` (the architecture's own), or one of `caffe`, `tf`, `torch`, `none`.
+    """
+
+    name: str
+    architecture: str
+    arguments: tuple[tuple[str, Any], ...]
+    input_size: int | None
+    weights: str
+    seed: int
+    layer: str | None
+    pooling: str
+    preprocessing: str
+
+    @property
+    def file(self) -> Path | None:
+        """The user's own weights file or saved model; None for published and random weights."""
+        return None if self.weights in {"imagenet", "random"} else Path(self.weights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the record beside a matrix; a file's path is made absolute."""
+        weights = str(self.file.absolute()) if self.file else self.weights
+        return {**asdict(self), "arguments": dict(self.arguments), "weights": weights}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Backbone":
+        """Read what `to_dict` wrote; raise `TypeError` or `ValueError` on anything else."""
+        return Backbone(**{**values, "arguments": tuple(sorted(dict(values["arguments"]).items()))})
+
+    def identity(self, weights_sha256: str, precision: str) -> "Identity":
+        """Describe what decides the values of this backbone's features.
+
+        Parameters
+        ----------
+        weights_sha256 : str
+            Of the weights file; for random weights, `random:` and the seed.
+        precision : str
+            Of the arithmetic.
+        """
+        return Identity(
+            architecture=self.architecture or SAVED,
+            arguments=json.dumps(dict(self.arguments), sort_keys=True),
+            weights=weights_sha256,
+            layer=self.layer or "",
+            pooling=self.pooling,
+            input_size=self.input_size or 0,
+            resize=RESIZE_RULE,
+            preprocessing=self.preprocessing,
+            views="original",
+            precision=precision,
+            basis="",
+        )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two feature matrices comparable; equal identities mean equal features, engines' rounding aside."""
+
+    architecture: str
+    arguments: str
+    weights: str
+    layer: str
+    pooling: str
+    input_size: int
+    resize: str
+    preprocessing: str
+    views: str
+    precision: str
+    basis: str
+
+    def to_json(self) -> str:
+        """Write it down, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> "Identity":
+        """Read what `to_json` wrote; raise `ValueError` or `TypeError` on anything else."""
+        return Identity(**json.loads(text))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the description, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def differences(self, other: "Identity") -> list[str]:
+        """One clause for each field in which `other` differs from this one."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{key}: {mine[key]!r} against {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
+
+
+@cache
+def architectures() -> Mapping[str, Architecture]:
+    """All known architectures by name."""
+    text = resources.files("stackcls").joinpath("data/architectures.csv").read_text("utf-8")
+    known = [
+        Architecture(name, function, int(size), int(width), int(parameters), url, md5)
+        for name, function, size, width, parameters, url, md5 in list(csv.reader(text.splitlines()))[1:]
+    ]
+    return {item.name: item for item in known}
+
+
+def bundled_file(name: str) -> Path:
+    """Path of one of the four small models that are part of the package."""
+    return Path(str(resources.files("stackcls").joinpath(f"data/{name}.keras")))
+
+
+def resolve(features: FeatureSettings) -> tuple[Backbone, ...]:
+    """Fill in what the entries of `features.backbones` leave open; raise `ConfigError` where that cannot be done."""
+    return tuple(_resolve_entry(entry, features.pooling) for entry in features.backbones)
+
+
+def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
+    where = f"features.backbones: {entry.name!r}"
+    if entry.preprocessing is not None and entry.preprocessing not in PREPROCESSING:
+        raise ConfigError(f"{where}: preprocessing {entry.preprocessing!r} is not one of {', '.join(PREPROCESSING)}")
+    pooling = entry.pooling or pooling
+    bundled = entry.name in BUNDLED and not entry.architecture and not entry.model
+    if entry.model or bundled:
+        if not bundled and entry.preprocessing is None:
+            raise ConfigError(f"{where}: a saved model needs `preprocessing`: one of {', '.join(PREPROCESSING)}")
+        return Backbone(
+            name=entry.name,
+            architecture="",
+            arguments=(),
+            input_size=BUNDLED_SIZE if bundled else entry.input_size,
+            weights=str(entry.model or bundled_file(entry.name)),
+            seed=0,
+            layer=entry.layer,
+            pooling=pooling,
+            preprocessing=entry.preprocessing or "tf",
+        )
+    known = _find_architecture(entry.architecture or entry.name, where)
+    return Backbone(
+        name=entry.name,
+        architecture=known.architecture,
+        arguments=tuple(sorted(entry.arguments.items())),
+        input_size=entry.input_size or known.input_size,
+        weights=entry.weights or "imagenet",
+        seed=entry.seed if entry.weights == "random" else 0,
+        layer=entry.layer,
+        pooling=pooling,
+        preprocessing=entry.preprocessing or "keras",
+    )
+
+
+def _find_architecture(wanted: str, where: str) -> Architecture:
+    for item in architectures().values():
+        if wanted in (item.name, item.architecture):
+            return item
+    import difflib
+
+    names = [*architectures(), *(item.architecture for item in architectures().values()), *BUNDLED]
+    close = difflib.get_close_matches(wanted, names, 3, 0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise ConfigError(f"{where}: {wanted!r} is not a known architecture; {hint}`stackcls backbones` lists them")

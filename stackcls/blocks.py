@@ -1,0 +1,78 @@
+"""Finished pieces of an extraction that has not ended: one file per block, whole or absent, found again by content."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackcls.files import replacing
+
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Features of some images, by the digest of the identity they were made with.
+
+    Attributes
+    ----------
+    sha256 : tuple of str
+        Content hashes of the images, one per row.
+    features : mapping of str to ndarray of float32, shape (rows, width)
+    provenance : mapping of str to mapping
+        What made each matrix, by the same digests.
+    """
+
+    sha256: tuple[str, ...]
+    features: Mapping[str, Features]
+    provenance: Mapping[str, Mapping[str, Any]]
+
+
+class BlockFolder:
+    """The blocks of one run.
+
+    Parameters
+    ----------
+    folder : Path
+        Created with the first block, removed by `clear`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, block: Block) -> None:
+        """Write one block, so that it outlives this process."""
+        meta = json.dumps({"sha256": block.sha256, "provenance": block.provenance}, sort_keys=True).encode()
+        name = hashlib.sha256(meta).hexdigest()[:32]
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {"meta": np.frombuffer(meta, dtype=np.uint8), **block.features}
+        np.savez(buffer, **arrays)
+        with replacing(self.folder / f"{name}.npz") as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+    def read(self) -> Iterator[Block]:
+        """Yield every block that is whole (the archive's checksums hold); remove what is not."""
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    meta = json.loads(archive["meta"].tobytes())
+                    features = {key: archive[key] for key in archive.files if key != "meta"}
+                yield Block(tuple(meta["sha256"]), features, meta["provenance"])
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove all blocks and what a killed writer left behind."""
+        if not self.folder.is_dir():
+            return
+        for pattern in ("*.npz", ".*.tmp"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+        self.folder.rmdir()

@@ -1,0 +1,275 @@
+"""The command line: the only place that prints, exits, or turns an error into a message."""
+
+import io
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from stackcls import __version__
+from stackcls.errors import ConfigError, StackclsError
+
+if TYPE_CHECKING:
+    from stackcls.settings import Settings
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+Command = Callable[..., Any]
+
+
+def shared_options(command: Command) -> Command:
+    """Add the options of every command that reads settings."""
+    for option in (
+        click.option("--artifacts", metavar="DIR", help="Folder of the artifacts."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: cv.folds=5."),
+        click.option("-c", "--config", type=click.Path(path_type=Path), help="Settings [./pipeline.yaml if there]."),
+    ):
+        command = option(command)
+    return command
+
+
+def model_option(command: Command) -> Command:
+    """Add the option that names a model."""
+    return click.option(
+        "--model", "model_path", type=click.Path(path_type=Path), help="The model [ARTIFACTS/model.joblib]."
+    )(command)
+
+
+strict_option = click.option("--strict", is_flag=True, help="Exit with 1 if an image could not be read.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(version)s")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Learn to classify images from what several frozen, pretrained CNNs see in them."""
+
+
+@cli.command()
+@click.argument("target", type=click.Path(path_type=Path), default="pipeline.yaml")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(target: Path, force: bool) -> None:
+    """Write a commented pipeline.yaml."""
+    from stackcls.stages import init as stage
+
+    click.echo(f"wrote {stage.run(target, force=force)}")
+
+
+@cli.command()
+@shared_options
+@click.option("--images", metavar="PATH", help="Class folders, a manifest or a CUB-200-2011 folder.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be computed.")
+@click.option("--offline", is_flag=True, help="Never fetch weights.")
+@click.option("--replace", is_flag=True, help="Let matrices that were made otherwise be replaced.")
+@strict_option
+def features(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    images: str | None,
+    dry_run: bool,
+    offline: bool,
+    replace: bool,
+    strict: bool,
+) -> int:
+    """Turn images into features: one matrix per backbone in features.h5."""
+    from stackcls.console import Console
+    from stackcls.stages import features as stage
+
+    console = Console()
+    settings = _settings(config, overrides, artifacts=artifacts, images=images)
+    result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, listener=console)
+    console.list_rejected(dict(result.rejected))
+    if dry_run:
+        click.echo(f"would compute {sum(result.computed.values())} rows, reuse {sum(result.reused.values())}")
+    else:
+        verb = "wrote" if result.written else "nothing new for"
+        click.echo(
+            f"{verb} {result.path}: {result.n_images} images, {result.n_classes} classes, "
+            f"{len(result.computed)} backbones, {result.seconds:.1f} s"
+        )
+    return FAILED if strict and result.rejected else DONE
+
+
+@cli.command()
+@shared_options
+@click.option("--cv", "folds", metavar="N", help="Number of folds.")
+@click.option("--seed", metavar="N", help="Seed of the folds.")
+@click.option("--recipe", metavar="NAME", help="in-sample (the article's) or out-of-fold.")
+@click.option("--class-weight", metavar="NAME", help="balanced: rare classes weigh as much as frequent ones.")
+@click.option("--baseline", type=click.Choice(["linear-svm"]), help="Also score this on each backbone's features.")
+def fit(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    folds: str | None,
+    seed: str | None,
+    recipe: str | None,
+    class_weight: str | None,
+    baseline: str | None,
+) -> None:
+    """Fit the stack, and score it beside every single backbone on the same folds."""
+    from stackcls.console import Console
+    from stackcls.report import text
+    from stackcls.stages import fit as stage
+
+    keys = {"cv.folds": folds, "cv.seed": seed, "stack.recipe": recipe, "stack.class_weight": class_weight}
+    options = [f"{key}={value}" for key, value in keys.items() if value is not None]
+    settings = _settings(config, (*overrides, *options), artifacts=artifacts)
+    result = stage.run(settings, baseline=baseline, listener=Console())
+    click.echo(text.summary(result.report), nl=False)
+    click.echo(f"\nwrote {', '.join(str(path) for path in result.files)}")
+
+
+@cli.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE_OR_FOLDER...")
+@shared_options
+@model_option
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels to name for each image.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@strict_option
+def predict(
+    inputs: tuple[str, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    model_path: Path | None,
+    top: int,
+    form: str,
+    strict: bool,
+) -> int:
+    """Predict the classes of images, of all images in a folder, or of paths on standard input (-)."""
+    from stackcls.console import Console
+    from stackcls.stages import predict as stage
+
+    path = model_path or _settings(config, overrides, artifacts=artifacts).files.model
+    stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape") if "-" in inputs else ()
+    rows = list(stage.run(inputs, path, top=top, standard_input=stream, listener=Console()))
+    click.echo(stage.WRITERS[form](rows), nl=False)
+    bad = sum(row.error is not None for row in rows)
+    if bad:
+        click.echo(f"warning: {bad} of {len(rows)} images could not be read", err=True)
+    return FAILED if strict and bad else DONE
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@shared_options
+@model_option
+@click.option("--output", type=click.Path(path_type=Path), help="Also write the report as JSON.")
+@strict_option
+def evaluate(
+    folder: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    model_path: Path | None,
+    output: Path | None,
+    strict: bool,
+) -> int:
+    """Score a model on labelled images that it never saw."""
+    from stackcls.console import Console
+    from stackcls.report import text
+    from stackcls.stages import evaluate as stage
+
+    path = model_path or _settings(config, overrides, artifacts=artifacts).files.model
+    console = Console()
+    report, rejected = stage.run(folder, path, listener=console)
+    console.list_rejected(rejected)
+    if output:
+        report.save(output)
+    click.echo(text.summary(report), nl=False)
+    return FAILED if strict and rejected else DONE
+
+
+@cli.command()
+@click.argument("reports", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT.json ...]")
+@shared_options
+def report(reports: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None) -> None:
+    """Show one report, or several side by side."""
+    from stackcls.stages import compare
+
+    paths = reports or (_settings(config, overrides, artifacts=artifacts).files.report,)
+    click.echo(compare.run(paths), nl=False)
+
+
+@cli.command()
+def backbones() -> None:
+    """List what can be named in `backbones:`."""
+    from stackcls.stages import catalogue
+
+    click.echo(catalogue.run(), nl=False)
+
+
+@cli.command()
+@shared_options
+@click.option("--offline", is_flag=True, help="Only verify; fetch nothing.")
+def weights(config: Path | None, overrides: tuple[str, ...], artifacts: str | None, offline: bool) -> None:
+    """Fetch and verify the weights that the configured backbones need."""
+    from stackcls.console import Console
+    from stackcls.stages import weights as stage
+
+    for row in stage.run(_settings(config, overrides, artifacts=artifacts), offline=offline, listener=Console()):
+        what = "fetched" if row.fetched else "there"
+        click.echo(f"{row.name}: {what}: {row.path or 'no file needed'} ({row.sha256})")
+
+
+@cli.command()
+@click.option("--folder", type=click.Path(path_type=Path), default="demo", show_default=True, help="Where to work.")
+def demo(folder: Path) -> None:
+    """Run the whole job offline, on handwritten digits and four small backbones, in about a minute."""
+    from stackcls.console import Console
+    from stackcls.report import text
+    from stackcls.stages import demo as stage
+    from stackcls.stages import features as features_stage
+    from stackcls.stages import fit as fit_stage
+    from stackcls.stages import predict as predict_stage
+
+    console = Console()
+    data = stage.prepare(folder)
+    console.say(f"wrote digits as PNG files to {data.images}")
+    features_stage.run(data.settings, offline=True, listener=console)
+    result = fit_stage.run(data.settings, listener=console)
+    click.echo(text.summary(result.report))
+    rows = predict_stage.run([str(data.new_images)], data.settings.files.model, top=3, listener=console)
+    click.echo(predict_stage.as_table(rows))
+    click.echo(f"The model and its report are in {data.settings.artifacts}.\n\n{stage.CLOSING}", nl=False)
+
+
+def _settings(config: Path | None, overrides: tuple[str, ...], **options: str | None) -> "Settings":
+    """Read the settings; options of their own win over `--set`, which wins over the file."""
+    from stackcls import config as reader
+
+    named = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
+    return reader.read(config, (*overrides, *named))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    # Pillow remarks on odd metadata of single files; what matters to the user is whether the pixels could be read.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        status = cli.main([item for item in arguments if item != "--debug"], "stackcls", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else DONE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; finished work is kept, run the same command to go on", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except (StackclsError, OSError, MemoryError) as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error or type(error).__name__}", err=True)
+        sys.exit(WRONG_USAGE if isinstance(error, ConfigError) else FAILED)

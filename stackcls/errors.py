@@ -1,0 +1,84 @@
+"""Everything that can go wrong in a way a user can mend.
+
+::
+
+    StackclsError
+    ├── ConfigError (ValueError)             a setting that cannot be used
+    ├── SourceError (ValueError)             a folder, manifest or label that cannot be used
+    │   └── SourceMissing (FileNotFoundError)
+    ├── UnreadableImage (ValueError)         one image that cannot be decoded
+    ├── WeightsError (OSError)               pretrained weights missing, damaged or not to be had
+    ├── StoreError (ValueError)              a feature file that cannot be used
+    │   ├── StoreMissing (FileNotFoundError)
+    │   └── IdentityMismatch                 features made another way than asked for
+    ├── TrainingError (ValueError)           labels and folds that cannot be learned from
+    └── ModelError (ValueError)              a model file that cannot be used
+        └── ModelMissing (FileNotFoundError)
+
+Each message says the setting or file, the value received, what is allowed, and the remedy.
+"""
+
+
+class StackclsError(Exception):
+    """Base of all errors that stackcls raises on purpose."""
+
+
+class ConfigError(StackclsError, ValueError):
+    """A setting is unknown or has a value that is not allowed."""
+
+
+class SourceError(StackclsError, ValueError):
+    """A source of images or labels cannot be used."""
+
+
+class SourceMissing(SourceError, FileNotFoundError):
+    """A source of images does not exist."""
+
+
+class UnreadableImage(StackclsError, ValueError):
+    """One image cannot be decoded.
+
+    Parameters
+    ----------
+    path : str
+        The image, as the user named it.
+    reason : str
+        What is wrong with it, as a short clause.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str]]:
+        """Rebuild from both parts, since `Exception` would pass on the joined message alone."""
+        return UnreadableImage, (self.path, self.reason)
+
+
+class WeightsError(StackclsError, OSError):
+    """Pretrained weights are missing, damaged or cannot be fetched."""
+
+
+class StoreError(StackclsError, ValueError):
+    """A feature file cannot be used."""
+
+
+class StoreMissing(StoreError, FileNotFoundError):
+    """A feature file does not exist."""
+
+
+class IdentityMismatch(StoreError):
+    """Features were made in another way than the one asked for."""
+
+
+class TrainingError(StackclsError, ValueError):
+    """Labels and folds do not allow what was asked."""
+
+
+class ModelError(StackclsError, ValueError):
+    """A model file cannot be used."""
+
+
+class ModelMissing(ModelError, FileNotFoundError):
+    """A model file does not exist."""

@@ -1,0 +1,83 @@
+"""A source's images with the hashes of their content, and the table of rows that comes of them."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from stackcls import images
+from stackcls.errors import SourceError, UnreadableImage
+from stackcls.listener import Listener
+from stackcls.sources import ImageEntry, Source
+from stackcls.store import ImageTable
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A source, the content hash of each image that can be opened, and the images that are rejected.
+
+    Attributes
+    ----------
+    source : Source
+    sha256 : dict of str to str
+        By path; an image that turns out to be unreadable later is moved from here to `rejected`.
+    rejected : dict of str to str
+        Reasons by path.
+    """
+
+    source: Source
+    sha256: dict[str, str]
+    rejected: dict[str, str]
+
+    @property
+    def kept(self) -> list[ImageEntry]:
+        """Entries that are not rejected, in order."""
+        return [entry for entry in self.source.entries if entry.path in self.sha256]
+
+    def reject(self, reasons: Mapping[str, str]) -> None:
+        """Reject every image with one of these content hashes, for the reason given with the hash."""
+        for path in [path for path, digest in self.sha256.items() if digest in reasons]:
+            self.rejected[path] = reasons[self.sha256.pop(path)]
+
+    def table(self, source_name: str) -> ImageTable:
+        """Rows of the images that are left; raise `SourceError` if none is."""
+        entries = self.kept
+        if not entries:
+            path, reason = next(iter(self.rejected.items()))
+            raise SourceError(f"images: none of the {len(self.rejected)} images can be read; {path}: {reason}")
+        classes = tuple(sorted({entry.label for entry in entries if entry.label is not None}))
+        groups = tuple(sorted({entry.group for entry in entries if entry.group is not None}))
+        class_index = {name: index for index, name in enumerate(classes)}
+        group_index = {name: index for index, name in enumerate(groups)}
+        return ImageTable(
+            paths=tuple(entry.path for entry in entries),
+            sha256=tuple(self.sha256[entry.path] for entry in entries),
+            splits=tuple(entry.split or "" for entry in entries),
+            labels=np.array([class_index.get(entry.label or "", -1) for entry in entries], dtype=np.int32),
+            groups=np.array([group_index.get(entry.group or "", -1) for entry in entries], dtype=np.int64),
+            class_names=classes,
+            group_names=groups,
+            rejected=dict(sorted(self.rejected.items())),
+            source=source_name,
+        )
+
+
+def hash_all(source: Source, listener: Listener) -> Listing:
+    """Read every file once to know its content; what cannot be opened is rejected."""
+
+    def digest(entry: ImageEntry) -> str | UnreadableImage:
+        try:
+            return images.content_hash(images.read_bytes(source.locate(entry), entry.path))
+        except UnreadableImage as error:
+            return error
+
+    listing = Listing(source, {}, dict(source.rejected))
+    with listener.track("hash", len(source.entries), "image") as advance, ThreadPoolExecutor() as pool:
+        for entry, outcome in zip(source.entries, pool.map(digest, source.entries), strict=True):
+            if isinstance(outcome, UnreadableImage):
+                listing.rejected[entry.path] = outcome.reason
+            else:
+                listing.sha256[entry.path] = outcome
+            advance(1)
+    return listing

@@ -1,0 +1,234 @@
+"""What a model is: a fitted stack that turns images, or stored features, into labels and probabilities."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stackcls import engines, extraction, loading, weightfiles
+from stackcls.backbones import Backbone, Identity, bundled_file
+from stackcls.engines import Extractor
+from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage, WeightsError
+from stackcls.extraction import ImageInput
+from stackcls.listener import Listener, Silent
+from stackcls.loading import Located
+from stackcls.stack import StackedClassifier
+
+ImageLike = str | Path | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ModelBackbone:
+    """One backbone of a model, and where its weights were.
+
+    Attributes
+    ----------
+    backbone : Backbone
+    identity : Identity
+    width : int
+    hints : tuple of str
+        Where the weights lay at fitting: relative to the model's folder, then absolute.
+    """
+
+    backbone: Backbone
+    identity: Identity
+    width: int
+    hints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's outcome: probabilities by class, shape (n_classes,), or why there are none."""
+
+    probabilities: NDArray[np.float64] | None
+    error: UnreadableImage | None
+
+
+class StackModel:
+    """A fitted stack with all that is needed to use it on new images.
+
+    Attributes
+    ----------
+    classes_ : ndarray of str, shape (n_classes,)
+    classifier : StackedClassifier
+    backbones : tuple of ModelBackbone
+    """
+
+    def __init__(
+        self,
+        classifier: StackedClassifier,
+        class_names: Sequence[str],
+        backbones: Sequence[ModelBackbone],
+        engine: str,
+        batch_size: int,
+        trained_on: NDArray[np.uint64],
+        created_with: Mapping[str, str],
+    ) -> None:
+        self.classifier = classifier
+        self.classes_ = np.array(class_names)
+        self.backbones = tuple(backbones)
+        self.engine = engine
+        self.batch_size = batch_size
+        self.trained_on = trained_on
+        self.created_with = dict(created_with)
+        self.folder: Path | None = None
+        self._extractors: tuple[int, dict[str, Extractor]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process: compiled networks, and where the file lay."""
+        return {**self.__dict__, "_extractors": None, "folder": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.folder = _folder_being_loaded()
+
+    def predict(self, images: Sequence[ImageLike]) -> NDArray[np.str_]:
+        """Labels of images, shape (n,).
+
+        Parameters
+        ----------
+        images : sequence of str, Path or ndarray of uint8, shape (height, width, 3)
+            Files, or RGB pixels.
+
+        Raises
+        ------
+        UnreadableImage
+            If one of them cannot be read; it names the image.
+        WeightsError
+            If a backbone's weights are nowhere to be found.
+        """
+        labels: NDArray[np.str_] = self.classes_[self.predict_proba(images).argmax(axis=1)]
+        return labels
+
+    def predict_proba(self, images: Sequence[ImageLike]) -> NDArray[np.float64]:
+        """Probabilities of images, shape (n, n_classes), columns as `classes_`; raises as `predict`."""
+        if isinstance(images, str | Path):
+            images = [images]
+        rows = np.empty((len(images), len(self.classes_)))
+        for position, prediction in enumerate(self.iterate(images)):
+            if prediction.error is not None:
+                raise prediction.error
+            rows[position] = prediction.probabilities
+        return rows
+
+    def predict_features(self, features: Mapping[str, ArrayLike]) -> NDArray[np.str_]:
+        """Labels from stored features, shape (n,); takes what `predict_proba_features` takes."""
+        labels: NDArray[np.str_] = self.classes_[self.predict_proba_features(features).argmax(axis=1)]
+        return labels
+
+    def predict_proba_features(self, features: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """Probabilities from stored features, shape (n, n_classes).
+
+        Parameters
+        ----------
+        features : mapping of str to array-like of shape (n, width)
+            One matrix per backbone, by its name.
+
+        Raises
+        ------
+        ModelError
+            If names, widths or numbers of rows are not the model's.
+        """
+        names = [item.backbone.name for item in self.backbones]
+        if sorted(features) != sorted(names):
+            raise ModelError(
+                f"features of {', '.join(sorted(features)) or 'nothing'}; the model needs {', '.join(names)}"
+            )
+        matrices = [np.asarray(features[name], dtype=np.float32) for name in names]
+        for item, matrix in zip(self.backbones, matrices, strict=True):
+            if matrix.shape != (len(matrices[0]), item.width):
+                raise ModelError(
+                    f"features of {item.backbone.name!r} have shape {matrix.shape}; "
+                    f"the model needs ({len(matrices[0])}, {item.width})"
+                )
+        shares: NDArray[np.float64] = self.classifier.predict_proba(np.hstack(matrices))
+        return shares
+
+    def iterate(self, images: Sequence[ImageLike], listener: Listener | None = None) -> Iterator[Prediction]:
+        """Yield one `Prediction` per image in order, with bounded memory; a bad image has its own."""
+        batch_size, extractors = self.extractors(len(images), listener or Silent())
+        inputs = (_as_input(image, number) for number, image in enumerate(images))
+        for extracted in extraction.extract(inputs, extractors, batch_size):
+            outcome: dict[int, Prediction] = {
+                position: Prediction(None, error) for position, error in extracted.failures.items()
+            }
+            if extracted.positions:
+                shares = self.predict_proba_features(extracted.features)
+                outcome |= {
+                    position: Prediction(row, None) for position, row in zip(extracted.positions, shares, strict=True)
+                }
+            yield from (outcome[position] for position in sorted(outcome))
+
+    def check_identities(self, found: Mapping[str, Identity], where: str) -> None:
+        """Raise `IdentityMismatch` if features in `where` were not made as the model's were."""
+        for item in self.backbones:
+            name = item.backbone.name
+            if name not in found:
+                raise IdentityMismatch(
+                    f"{where} has features of {', '.join(sorted(found))}; the model needs {name!r}: "
+                    "run `stackcls features` with the model's backbones"
+                )
+            if differences := item.identity.differences(found[name]):
+                raise IdentityMismatch(
+                    f"{where}: {name!r} was made otherwise than for the model ({'; '.join(differences)}): "
+                    "run `stackcls features --replace` with the model's settings, or fit a new model"
+                )
+
+    def seen(self, sha256: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether images, by content hash, were among those that the model was fitted on."""
+        return np.isin(short_hashes(sha256), self.trained_on)
+
+    def extractors(self, n_images: int, listener: Listener) -> tuple[int, dict[str, Extractor]]:
+        """Batch size for so many images, and the backbones prepared for it; kept for the next call."""
+        batch_size = max(1, min(self.batch_size, n_images))
+        if self._extractors is None or self._extractors[0] != batch_size:
+            located = [Located(item.backbone, self._find_weights(item), item.identity) for item in self.backbones]
+            engine = engines.choose(self.engine)
+            self._extractors = batch_size, loading.prepare(located, engine, batch_size, listener)
+        return self._extractors
+
+    def _find_weights(self, item: ModelBackbone) -> Path | None:
+        """Find a backbone's weights by their content: where they were, beside the model, in Keras's cache."""
+        if item.backbone.weights == "random":
+            return None
+        folder = self.folder or Path()
+        hints = [folder / hint for hint in item.hints]
+        folders = [folder, weightfiles.keras_cache(), bundled_file("mini_vgg").parent]
+        found = weightfiles.find_by_hash(item.identity.weights, hints, folders)
+        if found is None:
+            raise WeightsError(
+                f"the model's backbone {item.backbone.name!r} needs the weights with SHA-256 {item.identity.weights}, "
+                f"at fitting {Path(item.hints[-1]).name}; looked in {', '.join(map(str, [*hints, *folders]))}: "
+                "copy the file beside the model"
+            )
+        return found
+
+
+def short_hashes(sha256: Sequence[str]) -> NDArray[np.uint64]:
+    """First 64 bits of hexadecimal hashes: enough to tell images apart, an eighth of the space."""
+    return np.array([int(digest[:16], 16) for digest in sha256], dtype=np.uint64)
+
+
+def _as_input(image: ImageLike, number: int) -> ImageInput:
+    if isinstance(image, np.ndarray):
+        return ImageInput(f"array {number}", image)
+    return ImageInput(str(image), Path(image))
+
+
+def _folder_being_loaded() -> Path | None:
+    """Folder of the file that joblib is reading just now.
+
+    Weights may lie beside the model, and unpickling has no other way to learn where that is than to look at the
+    caller, `joblib.load(filename)`.
+    """
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if frame.f_globals.get("__name__") == "joblib.numpy_pickle" and isinstance(
+            frame.f_locals.get("filename"), str | Path
+        ):
+            return Path(frame.f_locals["filename"]).absolute().parent
+    return None

@@ -1,0 +1,53 @@
+"""Reports as pictures."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from stackcls.files import replacing
+from stackcls.report.results import Report
+
+NUMBERS_UP_TO = 30
+NAMES_UP_TO = 100
+INCHES_PER_CLASS = 0.32
+
+
+def save_confusion(report: Report, path: Path) -> None:
+    """Draw the confusion matrix as PNG: shade is the share of a given class, numbers are images.
+
+    Parameters
+    ----------
+    report : Report
+    path : Path
+        Written whole, or not at all.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.array(report.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    n_classes = len(counts)
+    side = min(24.0, max(4.0, 2.0 + INCHES_PER_CLASS * n_classes))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if n_classes <= NAMES_UP_TO:
+        names = [_escape(name) for name in report.classes]
+        axes.set_xticks(range(n_classes), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(n_classes), names, parse_math=False)
+    if n_classes <= NUMBERS_UP_TO:
+        for given, predicted in np.argwhere(counts):
+            colour = "white" if shares[given, predicted] > 0.5 else "black"
+            axes.text(predicted, given, counts[given, predicted], ha="center", va="center", color=colour, size=8)
+    axes.set_xlabel("predicted by the stack")
+    axes.set_ylabel("given")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def _escape(name: str, longest: int = 30) -> str:
+    """A class name that fits beside a row."""
+    line = " ".join(name.split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -1,0 +1,189 @@
+"""What a run found out, as frozen data; `report.json` is this, written down."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from stackcls.errors import SourceError, SourceMissing
+from stackcls.files import write_text
+
+FORMAT = 1
+STACK = "stack"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of one learner on images it was not fitted on.
+
+    Attributes
+    ----------
+    mean, std : float
+        Over the folds (population standard deviation, as numpy's).
+    folds : list of float
+        One accuracy per fold.
+    balanced_accuracy : float
+        Mean recall over classes, of all folds' predictions together.
+    top5 : float or None
+        Share of images whose class is among the five most probable; None for five classes or fewer.
+    """
+
+    mean: float
+    std: float
+    folds: list[float]
+    balanced_accuracy: float
+    top5: float | None = None
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test on the images that one of two learners got right and the other wrong.
+
+    Attributes
+    ----------
+    stack_only, single_only : int
+        Images that only the stack, or only the single backbone, got right.
+    p_value : float
+        Of equal error rates; exact binomial below 25 such images, else chi-squared with continuity correction.
+    """
+
+    stack_only: int
+    single_only: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The stack's accuracy minus that of the best single backbone, on the same folds.
+
+    Attributes
+    ----------
+    over : str
+        The best single backbone.
+    mean : float
+    folds : list of float
+    interval : list of two floats, or None
+        95 % interval of the mean; None with a single fold.
+    interval_method : str
+    mcnemar : McNemar
+    """
+
+    over: str
+    mean: float
+    folds: list[float]
+    interval: list[float] | None
+    interval_method: str
+    mcnemar: McNemar
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the stack's probabilities can be taken at their word.
+
+    Attributes
+    ----------
+    expected_calibration_error : float
+        Mean gap between probability and accuracy over 15 equal bins, on folds the temperature was not fitted on.
+    log_loss : float
+        Natural logarithm, on the same.
+    temperature : float
+        Of the final model, from all out-of-fold decisions.
+    """
+
+    expected_calibration_error: float
+    log_loss: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Precision, recall, F1 and number of images of one class, for the stack."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of one run.
+
+    Attributes
+    ----------
+    recipe : str
+        How the stack was made.
+    folds, seed, n_images : int
+    classes : list of str
+    scores : mapping of str to Score
+        By backbone's name, and the stack under `stack`.
+    gain : Gain
+    confusion : list of list of int
+        Rows are given classes, columns the stack's predictions, in the order of `classes`.
+    per_class : mapping of str to ClassScore
+    calibration : Calibration
+    seconds : float
+        Wall time of the whole stage.
+    created_with : mapping of str to str
+        Library versions.
+    kind : str
+        `cross-validation`, or `evaluation` on images the model never saw.
+    baselines : mapping of str to mapping of str to Score
+        By name of the baseline and backbone.
+    notes : list of str
+        What a careful reader should know.
+    settings : mapping of str to str
+        What else decides the scores.
+    """
+
+    recipe: str
+    folds: int
+    seed: int
+    n_images: int
+    classes: list[str]
+    scores: Mapping[str, Score]
+    gain: Gain
+    confusion: list[list[int]]
+    per_class: Mapping[str, ClassScore]
+    calibration: Calibration
+    seconds: float
+    created_with: Mapping[str, str]
+    kind: str = "cross-validation"
+    baselines: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def singles(self) -> dict[str, Score]:
+        """Scores of the single backbones."""
+        return {name: score for name, score in self.scores.items() if name != STACK}
+
+    def to_json(self) -> str:
+        """Write down as JSON, two spaces deep."""
+        return _ADAPTER.dump_json(self, indent=2).decode() + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write `report.json` whole, or not at all."""
+        write_text(path, self.to_json())
+
+    @staticmethod
+    def load(path: Path) -> "Report":
+        """Read what `save` wrote; raise `SourceError` where it is not that."""
+        try:
+            report = _ADAPTER.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise SourceMissing(f"{path}: no report there; `stackcls fit` writes one") from None
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(map(str, detail["loc"])) or "its text"
+            raise SourceError(f"{path}: not a report of stackcls ({where}: {detail['msg']})") from None
+        if report.format != FORMAT:
+            raise SourceError(f"{path}: report format {report.format}, this stackcls reads {FORMAT}")
+        return report
+
+
+_ADAPTER = TypeAdapter(Report)

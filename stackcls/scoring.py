@@ -1,0 +1,157 @@
+"""From out-of-fold predictions to scores, and from decisions to a calibration."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+from sklearn import metrics
+
+from stackcls.report.results import STACK, Calibration, ClassScore, Gain, McNemar, Score
+from stackcls.stack import per_class, probabilities
+
+BINS = 15
+CONFIDENCE = 0.95
+EXACT_BELOW = 25
+TEMPERATURES = (1e-3, 1e3)
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What several learners said of images that they were not fitted on.
+
+    Attributes
+    ----------
+    given : ndarray of int, shape (n,)
+        The labels, as indices of classes.
+    fold : ndarray of int, shape (n,)
+        The fold in which each image was predicted.
+    ranking : mapping of str to ndarray, shape (n, classes)
+        By learner: probabilities or decisions, the largest being the prediction.
+    """
+
+    given: Ints
+    fold: Ints
+    ranking: Mapping[str, Floats]
+
+    def predicted(self, learner: str) -> Ints:
+        """Predicted class of each image."""
+        best: Ints = self.ranking[learner].argmax(axis=1)
+        return best
+
+    def correct(self, learner: str) -> NDArray[np.bool_]:
+        """Whether each image's prediction is its label."""
+        right: NDArray[np.bool_] = self.predicted(learner) == self.given
+        return right
+
+
+def score(predictions: Predictions, learner: str) -> Score:
+    """Accuracy of one learner, fold by fold and over all."""
+    right = predictions.correct(learner)
+    folds = [float(right[predictions.fold == fold].mean()) for fold in np.unique(predictions.fold)]
+    ranking = predictions.ranking[learner]
+    top5 = None
+    if ranking.shape[1] > 5:
+        top5 = float((np.argsort(-ranking, axis=1)[:, :5] == predictions.given[:, None]).any(axis=1).mean())
+    recalls = metrics.recall_score(
+        predictions.given, predictions.predicted(learner), average=None, zero_division=np.nan
+    )
+    present = np.isin(np.union1d(predictions.given, predictions.predicted(learner)), predictions.given)
+    return Score(float(np.mean(folds)), float(np.std(folds)), folds, float(np.mean(recalls[present])), top5)
+
+
+def gain(predictions: Predictions, scores: Mapping[str, Score]) -> Gain:
+    """Compare the stack with the best single backbone on the same folds.
+
+    The interval is the corrected resampled t-test's (Nadeau, Bengio: Inference for the generalization error, Machine
+    Learning 52, 2003): folds share training images, so their spread alone would promise too much.
+    """
+    from mlxtend.evaluate import mcnemar, mcnemar_table
+
+    best = max((name for name in scores if name != STACK), key=lambda name: scores[name].mean)
+    differences = np.subtract(scores[STACK].folds, scores[best].folds)
+    table = mcnemar_table(predictions.given, predictions.predicted(STACK), predictions.predicted(best))
+    stack_only, single_only = int(table[0, 1]), int(table[1, 0])
+    p_value = 1.0
+    if stack_only + single_only:
+        _, p_value = mcnemar(table, exact=stack_only + single_only < EXACT_BELOW)
+    interval = _corrected_interval(differences, predictions.fold)
+    method = f"{CONFIDENCE:.0%} corrected resampled t (Nadeau and Bengio 2003)" if interval else "none: one fold"
+    tests = McNemar(stack_only, single_only, float(min(1.0, p_value)))
+    return Gain(best, float(differences.mean()), differences.tolist(), interval, method, tests)
+
+
+def _corrected_interval(differences: Floats, fold: Ints) -> list[float] | None:
+    count = len(differences)
+    if count < 2:
+        return None
+    test_share = float(np.mean([(fold == number).mean() for number in np.unique(fold)]))
+    variance = differences.var(ddof=1) * (1 / count + test_share / (1 - test_share))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(variance))
+    return [float(differences.mean()) - reach, float(differences.mean()) + reach]
+
+
+def per_class_scores(predictions: Predictions, class_names: Sequence[str]) -> dict[str, ClassScore]:
+    """Precision, recall, F1 and support of each class, for the stack."""
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        predictions.given, predictions.predicted(STACK), labels=range(len(class_names)), zero_division=0.0
+    )
+    columns = zip(class_names, precision, recall, f1, support, strict=True)
+    return {name: ClassScore(float(p), float(r), float(f), int(n)) for name, p, r, f, n in columns}
+
+
+def confusion(predictions: Predictions, n_classes: int) -> list[list[int]]:
+    """Counts, rows the given classes, columns the stack's predictions."""
+    counts = metrics.confusion_matrix(predictions.given, predictions.predicted(STACK), labels=range(n_classes))
+    rows: list[list[int]] = counts.tolist()
+    return rows
+
+
+def fit_temperature(decisions: Floats, given: Ints) -> float:
+    """Temperature that makes the softmax of `decisions` most probable given the labels.
+
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017; searched between 0.001 and 1000.
+    """
+    columns = per_class(decisions)
+
+    def loss(logarithm: float) -> float:
+        return _log_loss(probabilities(columns, float(np.exp(logarithm))), given)
+
+    low, high = np.log(TEMPERATURES)
+    return float(np.exp(optimize.minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def cross_calibrated(decisions: Floats, given: Ints, fold: Ints) -> NDArray[np.float64]:
+    """Probabilities of each fold by a temperature fitted on the other folds, shape (n, classes)."""
+    calibrated = np.empty(decisions.shape, dtype=np.float64)
+    for number in np.unique(fold):
+        here = fold == number
+        elsewhere = ~here if (~here).any() else here
+        calibrated[here] = probabilities(decisions[here], fit_temperature(decisions[elsewhere], given[elsewhere]))
+    return calibrated
+
+
+def calibration(shares: Floats, given: Ints, temperature: float) -> Calibration:
+    """Errors of probabilities that were not fitted on these labels."""
+    return Calibration(expected_calibration_error(shares, given), _log_loss(shares, given), temperature)
+
+
+def expected_calibration_error(shares: Floats, given: Ints) -> float:
+    """Mean gap between the largest probability and the accuracy, over 15 bins of equal width.
+
+    Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
+    """
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == given
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.abs(np.bincount(bins, confidence, BINS) - np.bincount(bins, right, BINS))
+    return float(gaps.sum() / len(given))
+
+
+def _log_loss(shares: Floats, given: Ints) -> float:
+    own = shares[np.arange(len(given)), given]
+    return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())

@@ -1,0 +1,166 @@
+"""All settings as frozen, typed data, and the names of the files in `artifacts/`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+ARTICLE = ("vgg19", "resnet50", "inception_v3", "xception")
+
+
+class Section(BaseModel):
+    """Shared strictness: unknown keys are errors, values are never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, coerce_numbers_to_str=False)
+
+
+class BackboneEntry(Section):
+    """One entry of `features.backbones`, as written; `backbones.resolve` fills what is left open."""
+
+    name: str = Field(min_length=1)
+    architecture: str | None = None
+    arguments: dict[str, Any] = {}
+    model: Path | None = None
+    input_size: int | None = Field(None, ge=16, le=4096)
+    weights: str | None = None
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    layer: str | None = None
+    preprocessing: str | None = None
+    pooling: Literal["average", "max"] | None = None
+
+    @model_validator(mode="after")
+    def _name_can_be_stored(self) -> "BackboneEntry":
+        if "/" in self.name or "+" in self.name or self.name in {"stack", ".", ".."} or not self.name.isprintable():
+            raise ValueError(f"{self.name!r} cannot be a backbone's name: no '/', no '+', printable, and not 'stack'")
+        if self.model and (self.architecture or self.weights or self.arguments):
+            raise ValueError(f"{self.name!r} has a `model`, so `architecture`, `arguments` and `weights` must go")
+        return self
+
+
+def _entry(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class FeatureSettings(Section):
+    """How images become features."""
+
+    backbones: tuple[Annotated[BackboneEntry, BeforeValidator(_entry)], ...] = Field(
+        tuple(BackboneEntry(name=name) for name in ARTICLE), min_length=1
+    )
+    engine: Literal["auto", "tensorflow"] = "auto"
+    precision: Literal["float32"] = "float32"
+    pooling: Literal["average", "max"] = "average"
+    views: tuple[Literal["original"]] = ("original",)
+    batch_size: int = Field(32, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "FeatureSettings":
+        names = [entry.name for entry in self.backbones]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"backbones has {', '.join(twice)} more than once; give each entry a name of its own")
+        return self
+
+
+class Regularisation(Section):
+    """Inverse strength of an L2 penalty, as scikit-learn's `C`."""
+
+    C: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+
+class StackSettings(Section):
+    """What learns on top of the features."""
+
+    recipe: Literal["in-sample", "out-of-fold"] = "in-sample"
+    base: Regularisation = Regularisation()
+    meta: Regularisation = Regularisation()
+    class_weight: Literal["balanced"] | None = None
+    inner_folds: int = Field(3, ge=2, le=100)
+
+
+class CvSettings(Section):
+    """How scores are measured."""
+
+    folds: int = Field(3, ge=2, le=1000)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    rare: Literal["error", "drop"] = "error"
+
+
+class WeightSettings(Section):
+    """Where pretrained weights come from."""
+
+    base_url: str = Field("https://storage.googleapis.com/tensorflow/keras-applications", pattern="^https?://")
+    timeout: float = Field(30.0, gt=0, le=3600)
+
+
+class Settings(Section):
+    """All settings of one run.
+
+    Attributes
+    ----------
+    images : Path
+        Class folders, a manifest or a CUB-200-2011 folder.
+    artifacts : Path
+        The folder that holds what the stages write.
+    features, stack, cv, weights
+        The sections of `pipeline.yaml`.
+    """
+
+    images: Path = Path("data/images")
+    artifacts: Path = Path("artifacts")
+    features: FeatureSettings = FeatureSettings()
+    stack: StackSettings = StackSettings()
+    cv: CvSettings = CvSettings()
+    weights: WeightSettings = WeightSettings()
+
+    @property
+    def files(self) -> "Artifacts":
+        """Names of the files in the artifacts folder."""
+        return Artifacts(self.artifacts)
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Names of the files that the stages write, in one folder."""
+
+    folder: Path
+
+    @property
+    def features(self) -> Path:
+        """Feature matrices, labels and hashes of all images."""
+        return self.folder / "features.h5"
+
+    @property
+    def blocks(self) -> Path:
+        """Finished blocks of a run of `features` that has not ended yet."""
+        return self.folder / ".features-blocks"
+
+    @property
+    def model(self) -> Path:
+        """The fitted stack."""
+        return self.folder / "model.joblib"
+
+    @property
+    def model_card(self) -> Path:
+        """What is checked before the model is loaded."""
+        return self.folder / "model.json"
+
+    @property
+    def report(self) -> Path:
+        """All scores, for programs."""
+        return self.folder / "report.json"
+
+    @property
+    def report_text(self) -> Path:
+        """The scores, for people."""
+        return self.folder / "report.md"
+
+    @property
+    def confusion(self) -> Path:
+        """Picture of the confusion matrix."""
+        return self.folder / "confusion.png"
+
+    @property
+    def predictions(self) -> Path:
+        """Out-of-fold prediction of each image."""
+        return self.folder / "cv_predictions.csv"

@@ -1,0 +1,282 @@
+"""The stack as scikit-learn estimators; the only place that names estimators of scikit-learn and mlxtend."""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from joblib import Parallel, delayed
+from mlxtend.classifier import StackingClassifier
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold, cross_val_predict
+from sklearn.svm import LinearSVC
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
+
+from stackcls.settings import StackSettings
+
+MAX_ITERATIONS = 1000
+
+Floats = NDArray[np.floating[Any]]
+
+
+def splitter(folds: int, seed: int, groups: NDArray[np.int64] | None) -> BaseCrossValidator:
+    """Stratified folds, shuffled by `seed`; where groups are given, no group is in two folds."""
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    return kind(n_splits=folds, shuffle=True, random_state=seed)
+
+
+def linear_svm(class_weight: str | None = None) -> LinearSVC:
+    """The article's single: a linear SVM straight on one backbone's features."""
+    return LinearSVC(random_state=0, class_weight=class_weight)
+
+
+class BlockColumns:
+    """A fitted classifier that sees only some columns of what it is given; no copy is made of them.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted on those columns alone.
+    columns : slice
+    """
+
+    def __init__(self, estimator: Any, columns: slice) -> None:
+        self.estimator = estimator
+        self.columns = columns
+
+    def predict_proba(self, X: Floats) -> Floats:
+        """Class probabilities, shape (n, classes), from this classifier's own columns of X."""
+        probabilities: Floats = self.estimator.predict_proba(X[:, self.columns])
+        return probabilities
+
+
+class FittedBase:
+    """One base learner after fitting.
+
+    Attributes
+    ----------
+    estimator : LogisticRegression
+        Fitted on all rows given.
+    out_of_fold : ndarray or None
+        Its class probabilities from inner folds, shape (n, classes), where the recipe needs them.
+    converged : bool
+    """
+
+    def __init__(self, estimator: Any, out_of_fold: Floats | None, converged: bool) -> None:
+        self.estimator = estimator
+        self.out_of_fold = out_of_fold
+        self.converged = converged
+
+
+class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """One logistic regression per block of columns, their probabilities averaged, a linear SVM on top.
+
+    Parameters
+    ----------
+    widths : sequence of int, optional
+        Widths of the blocks of columns (one per backbone), in order; by default all columns are one block.
+    recipe : {'in-sample', 'out-of-fold'}
+        Whether the meta-classifier learns from the base learners' probabilities of the rows that they were fitted on
+        (the article's way, mlxtend's `StackingClassifier`), or from those of inner folds (Wolpert, Stacked
+        generalization, Neural Networks 5, 1992).
+    base_C, meta_C : float
+        Inverse regularisation of the logistic regressions and of the SVM.
+    class_weight : {'balanced', None}
+    inner_folds : int
+        For recipe 'out-of-fold'.
+    random_state : int
+    temperature : float
+        Divides the SVM's decisions before they become probabilities by a softmax; its arg max is the predicted label
+        whatever the temperature (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
+    n_jobs : int, optional
+        Base learners fitted at a time, each on one thread.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    bases_ : list of BlockColumns
+        The fitted base learners.
+    meta_ : LinearSVC
+        The fitted meta-classifier.
+
+    References
+    ----------
+    Resheff, O'Reilly: Transfer learning from multiple pre-trained computer vision models.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stackcls.stack import StackedClassifier
+    >>> X, y = np.eye(6).repeat(3, axis=0), np.repeat(["a", "b", "c"], 6)
+    >>> StackedClassifier(widths=(4, 2)).fit(X, y).predict(X[[0, 7, 17]])
+    array(['a', 'b', 'c'], dtype='<U1')
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] | None = None,
+        recipe: Literal["in-sample", "out-of-fold"] = "in-sample",
+        base_C: float = 1.0,
+        meta_C: float = 1.0,
+        class_weight: str | None = None,
+        inner_folds: int = 3,
+        random_state: int = 0,
+        temperature: float = 1.0,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.widths = widths
+        self.recipe = recipe
+        self.base_C = base_C
+        self.meta_C = meta_C
+        self.class_weight = class_weight
+        self.inner_folds = inner_folds
+        self.random_state = random_state
+        self.temperature = temperature
+        self.n_jobs = n_jobs
+
+    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> "StackedClassifier":
+        """Fit base learners and meta-classifier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, sum of widths)
+            The blocks side by side; float32 stays float32.
+        y : array-like of shape (n_samples,)
+        groups : array-like of shape (n_samples,), optional
+            Rows of one group are never in two inner folds.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the widths do not add up to the columns of X, a parameter is not allowed, or there is one class only.
+        """
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        blocks = self.blocks(X.shape[1])
+        known_groups = None if groups is None else np.asarray(groups)
+        jobs = (delayed(self.fit_base)(X[:, columns], y, known_groups) for columns in blocks)
+        self.fit_meta(X, y, in_parallel(jobs, self.n_jobs))
+        if not all(self.converged_):
+            warnings.warn(f"a base learner stopped at {MAX_ITERATIONS} iterations", ConvergenceWarning, stacklevel=2)
+        return self
+
+    def blocks(self, n_columns: int) -> list[slice]:
+        """Columns of each base learner; raise `ValueError` where the widths do not add up."""
+        edges = np.cumsum([0, *(self.widths or [n_columns])])
+        if edges[-1] != n_columns:
+            raise ValueError(f"widths {tuple(self.widths or ())} add up to {edges[-1]}, but X has {n_columns} columns")
+        return [slice(int(start), int(end)) for start, end in zip(edges, edges[1:], strict=False)]
+
+    def fit_base(self, X: Floats, y: NDArray[Any], groups: NDArray[Any] | None = None) -> FittedBase:
+        """Fit the base learner of one block; recipe 'out-of-fold' also predicts every row from inner folds."""
+        if self.recipe not in ("in-sample", "out-of-fold"):
+            raise ValueError(f"recipe {self.recipe!r} is not one of in-sample, out-of-fold")
+        learner = LogisticRegression(C=self.base_C, max_iter=MAX_ITERATIONS, class_weight=self.class_weight)
+        out_of_fold = None
+        if self.recipe == "out-of-fold":
+            inner = splitter(self.inner_folds, self.random_state, groups)
+            out_of_fold = cross_val_predict(clone(learner), X, y, groups=groups, cv=inner, method="predict_proba")
+        learner.fit(X, y)
+        return FittedBase(learner, out_of_fold, bool(learner.n_iter_.max() < MAX_ITERATIONS))
+
+    def fit_meta(self, X: Floats, y: NDArray[Any], bases: Sequence[FittedBase]) -> "StackedClassifier":
+        """Fit the meta-classifier on base learners that `fit_base` fitted on the same rows."""
+        blocks = self.blocks(X.shape[1])
+        self.n_features_in_ = X.shape[1]
+        self.converged_ = [base.converged for base in bases]
+        self.bases_ = [BlockColumns(base.estimator, columns) for base, columns in zip(bases, blocks, strict=True)]
+        meta = LinearSVC(C=self.meta_C, random_state=self.random_state, class_weight=self.class_weight)
+        if self.recipe == "in-sample":
+            stacking = StackingClassifier(
+                classifiers=self.bases_,
+                meta_classifier=meta,
+                use_probas=True,
+                average_probas=True,
+                use_clones=False,
+                fit_base_estimators=False,
+            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="fit_base_estimators=False")
+                self.meta_ = stacking.fit(X, y).meta_clf_
+        else:
+            self.meta_ = meta.fit(
+                np.mean([base.out_of_fold for base in bases if base.out_of_fold is not None], axis=0), y
+            )
+        self.classes_ = self.meta_.classes_
+        return self
+
+    def average_probabilities(self, X: Floats) -> Floats:
+        """What the meta-classifier sees: the base learners' mean probabilities, shape (n, classes)."""
+        average: Floats = np.mean([base.predict_proba(X) for base in self.bases_], axis=0)
+        return average
+
+    def decision_function(self, X: Any) -> Floats:
+        """Decisions of the meta-classifier, shape (n, classes), or (n,) for two classes."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        decisions: Floats = self.meta_.decision_function(self.average_probabilities(X))
+        return decisions
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Labels, shape (n,)."""
+        labels: NDArray[Any] = self.classes_[per_class(self.decision_function(X)).argmax(axis=1)]
+        return labels
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probabilities, shape (n, classes), whose arg max is the predicted label."""
+        return probabilities(self.decision_function(X), self.temperature)
+
+
+def from_settings(settings: StackSettings, widths: Sequence[int], seed: int) -> StackedClassifier:
+    """Return an unfitted stack as the configuration wants it."""
+    return StackedClassifier(
+        widths=tuple(widths),
+        recipe=settings.recipe,
+        base_C=settings.base.C,
+        meta_C=settings.meta.C,
+        class_weight=settings.class_weight,
+        inner_folds=settings.inner_folds,
+        random_state=seed,
+    )
+
+
+def unfitted_like(stacked: StackedClassifier) -> StackedClassifier:
+    """Copy of a stack with the same parameters, not fitted."""
+    copy: StackedClassifier = clone(stacked)
+    return copy
+
+
+def per_class(decisions: Floats) -> Floats:
+    """Decisions with one column per class, also for two classes."""
+    return np.column_stack([-decisions, decisions]) if decisions.ndim == 1 else decisions
+
+
+def probabilities(decisions: Floats, temperature: float) -> NDArray[np.float64]:
+    """Softmax of decisions divided by a temperature, shape (n, classes), in float64."""
+    scaled = per_class(np.asarray(decisions, dtype=np.float64)) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def in_parallel(jobs: Iterable[Any], n_jobs: int | None, advance: Callable[[int], None] = lambda _: None) -> list[Any]:
+    """Run joblib jobs in threads, each with single-threaded linear algebra, and return their results in order.
+
+    Matrices here are small: BLAS threads get in each other's way on them, while whole fits side by side do not.
+    """
+    results = []
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged_` instead, once
+        for result in Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs):
+            results.append(result)
+            advance(1)
+    return results

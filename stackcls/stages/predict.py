@@ -1,0 +1,156 @@
+"""`stackcls predict`: a model and images in, labels and probabilities out."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackcls import modelfile, sources
+from stackcls.errors import SourceError, SourceMissing
+from stackcls.listener import Listener, Silent
+from stackcls.model import StackModel
+from stackcls.report import text
+from stackcls.store import CHUNK_ROWS, Store
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One label and its probability."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was predicted for one input.
+
+    Attributes
+    ----------
+    path : str
+        As the user named it, or as it was found in a folder that the user named.
+    label : str or None
+        None for an image that could not be read.
+    probability : float or None
+    top : list of Guess
+        The most probable labels, the predicted one first.
+    error : str or None
+        A sentence, for an image that could not be read.
+    """
+
+    path: str
+    label: str | None
+    probability: float | None
+    top: list[Guess]
+    error: str | None
+
+
+def run(
+    inputs: Sequence[str],
+    model_path: Path,
+    *,
+    top: int = 5,
+    standard_input: Iterable[str] = (),
+    listener: Listener | None = None,
+) -> Iterator[Row]:
+    """Predict images, folders of images, or the rows of a feature file.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Image files, folders (searched through), one feature file (`.h5`), or `-` for paths on standard input.
+    model_path : Path
+        `model.joblib`.
+    top : int
+        How many labels to name for each image.
+    standard_input : iterable of str
+        Where `-` reads from: one path per line.
+    listener : Listener, optional
+
+    Yields
+    ------
+    Row
+        One per image, in order; a bad image has a row of its own.
+    """
+    listener = listener or Silent()
+    fitted = modelfile.load(model_path)
+    if len(inputs) == 1 and inputs[0].endswith(".h5"):
+        yield from _predict_store(fitted, Path(inputs[0]), top)
+        return
+    paths = list(_expand(inputs, standard_input))
+    if not paths:
+        raise SourceError(f"no images in {', '.join(inputs)}; looked for {', '.join(sorted(sources.SUFFIXES))}")
+    with listener.track("predict", len(paths), "image") as advance:
+        for path, prediction in zip(paths, fitted.iterate(paths, listener), strict=True):
+            advance(1)
+            if prediction.probabilities is None:
+                yield Row(path, None, None, [], prediction.error.reason if prediction.error else "unreadable")
+            else:
+                yield _row(fitted, path, prediction.probabilities, top)
+
+
+def _predict_store(fitted: StackModel, path: Path, top: int) -> Iterator[Row]:
+    with Store(path) as store:
+        fitted.check_identities({name: info.identity for name, info in store.matrices.items()}, str(path))
+        matrices = {
+            item.backbone.name: np.empty((len(store.table.paths), item.width), np.float32) for item in fitted.backbones
+        }
+        for name, matrix in matrices.items():
+            store.read_into(name, matrix)
+        for start in range(0, len(store.table.paths), CHUNK_ROWS):
+            part = {name: matrix[start : start + CHUNK_ROWS] for name, matrix in matrices.items()}
+            shares = fitted.predict_proba_features(part)
+            for name, row in zip(store.table.paths[start:], shares, strict=False):
+                yield _row(fitted, name, row, top)
+
+
+def _expand(inputs: Iterable[str], standard_input: Iterable[str]) -> Iterator[str]:
+    for given in inputs:
+        if given == "-":
+            yield from (line for line in (line.rstrip("\r\n") for line in standard_input) if line)
+        elif Path(given).is_dir():
+            yield from sorted((Path(given) / name).as_posix() for name in sources.walk(Path(given)))
+        elif not Path(given).exists() and not sources.is_image_name(Path(given).name):
+            raise SourceMissing(f"{given}: no such file or folder")
+        else:
+            yield given
+
+
+def _row(fitted: StackModel, path: str, shares: NDArray[np.float64], top: int) -> Row:
+    order = np.argsort(-shares, kind="stable")[:top]
+    guesses = [Guess(str(fitted.classes_[index]), float(shares[index])) for index in order]
+    return Row(path, guesses[0].label, guesses[0].probability, guesses, None)
+
+
+def as_json(rows: Iterable[Row]) -> str:
+    """Write rows as a JSON list."""
+    return json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
+
+
+def as_csv(rows: Iterable[Row]) -> str:
+    """Write rows as `path,label,probability,error`."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "label", "probability", "error"])
+    for row in rows:
+        probability = "" if row.probability is None else f"{row.probability:.6f}"
+        writer.writerow([row.path, row.label or "", probability, row.error or ""])
+    return buffer.getvalue()
+
+
+def as_table(rows: Iterable[Row]) -> str:
+    """Write rows as a table for reading."""
+    cells = []
+    for row in rows:
+        others = ", ".join(f"{guess.label} {guess.probability:.2f}" for guess in row.top[1:])
+        probability = "" if row.probability is None else f"{row.probability:.3f}"
+        cells.append([row.path, row.label or f"error: {row.error}", probability, others])
+    return text.table(["image", "label", "probability", "next"], cells) + "\n"
+
+
+WRITERS: dict[str, Callable[[Iterable[Row]], str]] = {"json": as_json, "csv": as_csv, "table": as_table}
