@@ -18,6 +18,9 @@ TRANSLUCENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 
 Pixels = NDArray[np.uint8]
 
+# Pillow registers its readers on first use, and not safely when several threads come first together.
+Image.init()
+
 
 def content_hash(data: bytes) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""

@@ -1,0 +1,125 @@
+"""Tiny photos, an engine that needs no deep-learning library, and the command line as a function."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stackcls import cli, config, engines
+from stackcls.settings import Settings
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared: real images and pretrained weights")
+
+
+@dataclass
+class FakeExtractor:
+    """Mean colours of a grid over the image, mixed by a seeded matrix: fast, and different for every backbone."""
+
+    input_size: int
+    width: int
+    mix: np.ndarray
+    batches: list[int]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        assert images.dtype == np.uint8
+        assert images.shape[1:] == (self.input_size, self.input_size, 3)
+        self.batches.append(len(images))
+        side = self.input_size // 4
+        means = images.reshape(len(images), 4, side, 4, side, 3).mean(axis=(2, 4)).reshape(len(images), -1)
+        # Row by row, so that a row's features cannot depend on its neighbours.
+        return np.stack([(row / 255) @ self.mix for row in means]).astype(np.float32)
+
+
+@dataclass
+class FakeEngine:
+    """Keeps the engines' contract without a network; remembers what it ran."""
+
+    name: str = "fake"
+    width: int = 8
+    batches: dict[str, list[int]] = field(default_factory=dict)
+
+    def prepare(self, backbone: Any, weights: Path | None, batch_size: int) -> FakeExtractor:
+        batches = self.batches.setdefault(backbone.name, [])
+        mix = np.random.default_rng(backbone.seed).normal(size=(48, self.width))
+        return FakeExtractor(backbone.input_size, self.width, mix, batches)
+
+    def provenance(self) -> Mapping[str, str]:
+        return {"engine": self.name, "processor": "test"}
+
+    @property
+    def computed(self) -> dict[str, int]:
+        """Images that went through each backbone."""
+        return {name: sum(batches) for name, batches in self.batches.items()}
+
+
+@pytest.fixture
+def fake_engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """Let every engine asked for be the fake one."""
+    engine = FakeEngine()
+    monkeypatch.setattr(engines, "choose", lambda name: engine)
+    return engine
+
+
+def write_photo(path: Path, colour: Sequence[int], seed: int, size: tuple[int, int] = (24, 20)) -> Path:
+    """Write one noisy PNG around a colour."""
+    noise = np.random.default_rng(seed).normal(0, 40, (size[1], size[0], 3))
+    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+COLOURS = {"blue": (60, 80, 190), "green": (70, 180, 80), "red": (190, 70, 60)}
+
+
+def write_photos(folder: Path, per_class: int = 9, classes: Sequence[str] = tuple(COLOURS), seed: int = 0) -> Path:
+    """Write class folders of noisy one-colour photos."""
+    for number, name in enumerate(classes):
+        colour = COLOURS.get(name) or np.random.default_rng(number).integers(40, 215, 3)
+        for index in range(per_class):
+            write_photo(folder / name / f"{index:02d}.png", colour, seed * 100_000 + number * 1000 + index)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three classes of nine photos each."""
+    return write_photos(tmp_path / "photos")
+
+
+FAKE_BACKBONES = [
+    {"name": "one", "architecture": "MobileNet", "input_size": 32, "weights": "random", "seed": 1},
+    {"name": "two", "architecture": "MobileNet", "input_size": 16, "weights": "random", "seed": 2},
+]
+
+
+def make_settings(images: Path, artifacts: Path, **sections: Any) -> Settings:
+    """Settings for the fake engine; keyword arguments are sections that are merged in."""
+    features = {"backbones": FAKE_BACKBONES, "batch_size": 4, **sections.pop("features", {})}
+    return config.build({"images": str(images), "artifacts": str(artifacts), "features": features, **sections})
+
+
+@pytest.fixture
+def settings(photos: Path, tmp_path: Path) -> Settings:
+    """Settings for the photos and the fake engine."""
+    return make_settings(photos, tmp_path / "artifacts")
+
+
+@pytest.fixture
+def stackcls(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """The command line: takes arguments, gives exit status, standard output and standard error."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main([str(item) for item in arguments])
+        out, err = capfd.readouterr()
+        return int(exit_info.value.code or 0), out, err
+
+    yield run
