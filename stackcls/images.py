@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stackcls.errors import UnreadableImage
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 178_956_970
 TRANSLUCENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 
