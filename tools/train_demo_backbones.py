@@ -14,6 +14,7 @@ import io
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -174,6 +175,15 @@ def train(name: str, train_set: tuple, test_set: tuple, epochs: int) -> tuple[ke
     }
 
 
+def compress(path: Path) -> None:
+    """Pack a saved model anew: Keras leaves the archive uncompressed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {item.filename: archive.read(item) for item in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED, 9)
+
+
 def main() -> None:
     """Train what is missing and keep the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,6 +201,7 @@ def main() -> None:
             continue
         backbone, reached = train(name, train_set, test_set, args.epochs)
         backbone.save(target)
+        compress(target)
         known = json.loads(record.read_text()) if record.exists() else {}
         record.write_text(json.dumps({**known, name: reached}, indent=2) + "\n")
         print(f"{name}: {reached}, {target.stat().st_size / 1e6:.2f} MB", flush=True)
