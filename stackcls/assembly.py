@@ -38,7 +38,8 @@ class Assembly:
                 made.insert(0, block.provenance[identity.digest])
                 width = block.features[identity.digest].shape[1]
         if (stored := self._stored(identity.digest)) and self.old:
-            made.append(self.old.matrices[stored].provenance)
+            before = dict(self.old.matrices[stored].provenance)
+            made += [before, *before.pop("earlier", [])]
             width = self.old.matrices[stored].width
         earlier = [item for number, item in enumerate(made[1:], 1) if item not in made[:number]]
         return MatrixInfo(identity, {**made[0], "earlier": earlier} if earlier else made[0], width)

@@ -61,11 +61,11 @@ class BlockFolder:
         """Yield every block that is whole (the archive's checksums hold); remove what is not."""
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with np.load(path, allow_pickle=False) as archive:
+                with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
                     meta = json.loads(archive["meta"].tobytes())
                     features = {key: archive[key] for key in archive.files if key != "meta"}
                 yield Block(tuple(meta["sha256"]), features, meta["provenance"])
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
                 path.unlink(missing_ok=True)
 
     def clear(self) -> None:

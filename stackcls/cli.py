@@ -256,6 +256,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments
     # Pillow remarks on odd metadata of single files; what matters to the user is whether the pixels could be read.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name that the terminal's encoding cannot write must not end a run; in JSON, \udcff stays valid.
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = cli.main([item for item in arguments if item != "--debug"], "stackcls", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else DONE)

@@ -58,39 +58,46 @@ def locate(backbones: Sequence[Backbone], settings: Settings, offline: bool, lis
     WeightsError
         If a file is missing, damaged or cannot be had.
     """
-    found: dict[str, Path | None] = {}
-    wanted: dict[str, Download] = {}
-    for backbone in backbones:
-        if backbone.file is not None:
-            if not backbone.file.is_file():
-                raise WeightsError(f"features.backbones: {backbone.name!r}: weights {backbone.file} do not exist")
-            found[backbone.name] = backbone.file
-        elif (download := download_for(backbone)) is None:
-            found[backbone.name] = None
-        elif (cached := weightfiles.verify(download)) is not None:
-            found[backbone.name] = cached
-        elif offline:
-            raise weightfiles.missing(download)
-        else:
-            wanted[backbone.name] = download
+    wanted = absent(backbones)
+    if wanted and offline:
+        raise weightfiles.missing(next(iter(wanted.values())))
     if wanted:
-        found |= fetch_all(wanted, settings.weights, listener)
-    return tuple(_located(backbone, found[backbone.name], settings.features.precision) for backbone in backbones)
+        fetch_all(wanted, settings.weights, listener)
+    return tuple(_located(backbone, find(backbone), settings.features.precision) for backbone in backbones)
 
 
-def fetch_all(wanted: Mapping[str, Download], settings: WeightSettings, listener: Listener) -> dict[str, Path | None]:
-    """Fetch published weights, saying what and how much before each file."""
-    fetched: dict[str, Path | None] = {}
-    listener.say(f"fetching ImageNet weights of {', '.join(wanted)} to {weightfiles.keras_cache()}")
-    for name, download in wanted.items():
+def absent(backbones: Sequence[Backbone]) -> dict[str, Download]:
+    """Published files that are not in Keras's cache, or not whole there, by backbone."""
+    downloads = {backbone.name: download_for(backbone) for backbone in backbones}
+    return {name: item for name, item in downloads.items() if item is not None and weightfiles.verify(item) is None}
+
+
+def find(backbone: Backbone) -> Path | None:
+    """Weights of a backbone where they lie now; None for random ones.
+
+    Raises
+    ------
+    WeightsError
+        If a file that the configuration names does not exist.
+    """
+    if backbone.file is not None and not backbone.file.is_file():
+        raise WeightsError(f"features.backbones: {backbone.name!r}: weights {backbone.file} do not exist")
+    download = download_for(backbone)
+    return backbone.file if download is None else download.target
+
+
+def fetch_all(wanted: Mapping[str, Download], settings: WeightSettings, listener: Listener) -> None:
+    """Fetch published weights, each file once, saying what and how much before each file."""
+    if wanted:
+        listener.say(f"fetching ImageNet weights of {', '.join(wanted)} to {weightfiles.keras_cache()}")
+    for download in dict.fromkeys(wanted.values()):
         with ExitStack() as bars:
 
             def started(url: str, size: int, bars: ExitStack = bars) -> Callable[[int], None]:
                 listener.say(f"fetching {url} ({size / 1e6:.1f} MB)")
                 return bars.enter_context(listener.track(url.rsplit("/", 1)[1], size, "B"))
 
-            fetched[name] = weightfiles.fetch(download, settings.base_url, settings.timeout, started)
-    return fetched
+            weightfiles.fetch(download, settings.base_url, settings.timeout, started)
 
 
 def _located(backbone: Backbone, weights: Path | None, precision: str) -> Located:

@@ -87,5 +87,5 @@ def load(path: str | Path) -> StackModel:
     model = joblib.load(path)
     if not isinstance(model, StackModel):
         raise ModelError(f"{path}: holds a {type(model).__name__}, not a model of stackcls")
-    model.folder = path.parent
+    model.folder = path.absolute().parent
     return model

@@ -154,4 +154,4 @@ def expected_calibration_error(shares: Floats, given: Ints) -> float:
 
 def _log_loss(shares: Floats, given: Ints) -> float:
     own = shares[np.arange(len(given)), given]
-    return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())
+    return float(0.0 - np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())

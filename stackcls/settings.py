@@ -45,8 +45,8 @@ def _entry(value: object) -> object:
 class FeatureSettings(Section):
     """How images become features."""
 
-    backbones: tuple[Annotated[BackboneEntry, BeforeValidator(_entry)], ...] = Field(
-        tuple(BackboneEntry(name=name) for name in ARTICLE), min_length=1
+    backbones: tuple[Annotated[BackboneEntry, BeforeValidator(_entry)], ...] = tuple(
+        BackboneEntry(name=name) for name in ARTICLE
     )
     engine: Literal["auto", "tensorflow"] = "auto"
     precision: Literal["float32"] = "float32"
@@ -57,6 +57,8 @@ class FeatureSettings(Section):
     @model_validator(mode="after")
     def _names_differ(self) -> "FeatureSettings":
         names = [entry.name for entry in self.backbones]
+        if not names:
+            raise ValueError("backbones is empty; name at least one")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"backbones has {', '.join(twice)} more than once; give each entry a name of its own")
         return self

@@ -161,6 +161,8 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature!r} must be above 0")
         blocks = self.blocks(X.shape[1])
         known_groups = None if groups is None else np.asarray(groups)
         jobs = (delayed(self.fit_base)(X[:, columns], y, known_groups) for columns in blocks)
@@ -228,7 +230,8 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Labels, shape (n,)."""
-        labels: NDArray[Any] = self.classes_[per_class(self.decision_function(X)).argmax(axis=1)]
+        decisions = per_class(self.decision_function(X))
+        labels: NDArray[Any] = self.classes_[decisions.argmax(axis=1)]
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -147,11 +148,11 @@ def write(
         If the chunks do not give every row exactly once.
     """
     with replacing(target) as temporary:
-        with h5py.File(temporary, "w", userblock_size=USER_BLOCK, libver=("v110", "v110")) as file:
+        with _create_file(temporary) as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
             file.attrs["created_with"] = json.dumps(dict(created_with), sort_keys=True)
             _write_table(file, table)
-            group = file.create_group("features")
+            group = _create_group(file, "features")
             for name in sorted(matrices):
                 _write_matrix(group, name, len(table.paths), matrices[name], rows_of[name])
         header = f"{FORMAT} {VERSION} sha256={digest_file(temporary, USER_BLOCK)}\n"
@@ -159,18 +160,36 @@ def write(
             raw.write(header.encode().ljust(USER_BLOCK, b"\0"))
 
 
+def _create_file(path: Path) -> h5py.File:
+    """An empty file; h5py would write times into it, and equal content would not give equal bytes."""
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_userblock(USER_BLOCK)
+    creation.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
+
+
+def _create_group(parent: h5py.Group, name: str) -> h5py.Group:
+    """A group without times."""
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=creation))
+
+
 def _write_table(file: h5py.File, table: ImageTable) -> None:
     text, digest = h5py.string_dtype("utf-8"), h5py.string_dtype("ascii", 64)
     file.attrs["class_names"] = json.dumps(table.class_names, ensure_ascii=False)
     file.attrs["source"] = table.source
-    images = file.create_group("images")
+    images = _create_group(file, "images")
     images.create_dataset("path", data=np.array(table.paths, dtype=object), dtype=text)
     images.create_dataset("sha256", data=np.array(table.sha256, dtype="S64"), dtype=digest)
     images.create_dataset("split", data=np.array(table.splits, dtype=object), dtype=text)
     images.create_dataset("label", data=table.labels.astype(np.int32))
     images.create_dataset("group", data=table.groups.astype(np.int64))
-    file.create_group("groups").create_dataset("names", data=np.array(table.group_names, dtype=object), dtype=text)
-    rejected = file.create_group("rejected")
+    _create_group(file, "groups").create_dataset("names", data=np.array(table.group_names, dtype=object), dtype=text)
+    rejected = _create_group(file, "rejected")
     for key, values in (("path", table.rejected.keys()), ("reason", table.rejected.values())):
         rejected.create_dataset(key, data=np.array(list(values), dtype=object), dtype=text)
 
@@ -199,8 +218,8 @@ def _verify(path: Path) -> None:
     if not path.is_file():
         raise StoreMissing(f"{path}: no feature file there; `stackcls features` makes one")
     with open(path, "rb") as raw:
-        line = raw.read(USER_BLOCK).split(b"\n")[0].decode("ascii", "replace")
-    match = re.fullmatch(rf"{FORMAT} (\d+) sha256=([0-9a-f]{{64}})", line)
+        header = raw.read(USER_BLOCK).decode("ascii", "replace")
+    match = re.fullmatch(rf"{FORMAT} (\d+) sha256=([0-9a-f]{{64}})\n\0*", header)
     if not match:
         raise StoreError(f"{path}: not a feature file of stackcls, or its first bytes are damaged")
     if int(match[1]) != VERSION:

@@ -1,6 +1,7 @@
 """Where pretrained weights lie, and how they are fetched and verified."""
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -84,16 +85,20 @@ def fetch(
     url = download.url(base_url)
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer, replacing(download.target) as temporary:  # noqa: S310
-            advance = started(url, int(answer.headers.get("Content-Length") or 0))
+            size, received = int(answer.headers.get("Content-Length") or 0), 0
+            advance = started(url, size)
             state = hashlib.new(_algorithm(download.md5), usedforsecurity=False)
             with open(temporary, "wb") as file:
                 while piece := answer.read(CHUNK):
                     file.write(piece)
                     state.update(piece)
+                    received += len(piece)
                     advance(len(piece))
+            if received < size:
+                raise OSError(f"only {received} of {size} bytes came")
             if download.md5 and state.hexdigest() != download.md5:
                 raise WeightsError(f"{url}: what came is not the file that Keras names (checksum {state.hexdigest()})")
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
         reason = getattr(error, "reason", None) or error

@@ -1,6 +1,6 @@
 """Tiny photos, an engine that needs no deep-learning library, and the command line as a function."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def settings(photos: Path, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def stackcls(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
+def stackcls(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """The command line: takes arguments, gives exit status, standard output and standard error."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
@@ -122,4 +122,4 @@ def stackcls(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[
         out, err = capfd.readouterr()
         return int(exit_info.value.code or 0), out, err
 
-    yield run
+    return run

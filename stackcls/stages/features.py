@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stackcls import backbones, engines, extraction, loading, sources, store
 from stackcls.assembly import Assembly
+from stackcls.backbones import Backbone
 from stackcls.blocks import Block, BlockFolder
 from stackcls.errors import IdentityMismatch, StoreError, StoreMissing
 from stackcls.extraction import ImageInput
@@ -89,7 +90,9 @@ def run(
     start = time.perf_counter()
     known = backbones.resolve(settings.features)
     source = sources.scan(settings.images)
-    located = loading.locate(known, settings, offline or dry_run, listener)
+    if dry_run:
+        known = _without_absent(known, settings, listener)
+    located = loading.locate(known, settings, offline, listener)
     listing = hash_all(source, listener)
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
@@ -110,6 +113,14 @@ def run(
             old.__exit__(None, None, None)
     folder.clear()
     return _result(target, listing, missing, reused, start, written)
+
+
+def _without_absent(known: Sequence[Backbone], settings: Settings, listener: Listener) -> tuple[Backbone, ...]:
+    """Leave out backbones whose weights would have to be fetched first, and say so."""
+    wanted = loading.absent(known)
+    for name, download in wanted.items():
+        listener.say(f"{name}: would fetch {download.url(settings.weights.base_url)}, and compute all images")
+    return tuple(backbone for backbone in known if backbone.name not in wanted)
 
 
 def _result(
@@ -236,7 +247,7 @@ def _write_store(
     listener: Listener,
 ) -> bool:
     """Assemble the store from the old one and the blocks; leave it alone if it already says the same."""
-    table = listing.table(settings.images.as_posix())
+    table = listing.table(settings.images.as_posix().encode("utf-8", "backslashreplace").decode())
     for name in set(listing.source.class_names) - set(table.class_names):
         listener.warn(f"class {name!r} has no image that can be read")
     assembly = Assembly(table, old, folder)

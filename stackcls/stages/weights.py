@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackcls import backbones, loading, weightfiles
-from stackcls.errors import WeightsError
 from stackcls.files import digest_file
 from stackcls.listener import Listener, Silent
 from stackcls.settings import Settings
@@ -29,21 +28,14 @@ def run(settings: Settings, *, offline: bool = False, listener: Listener | None 
         If a file is missing and cannot be fetched, or is not the one that Keras names.
     """
     listener = listener or Silent()
-    rows, wanted = {}, {}
     known = backbones.resolve(settings.features)
+    wanted = loading.absent(known)
+    if wanted and offline:
+        raise weightfiles.missing(next(iter(wanted.values())))
+    loading.fetch_all(wanted, settings.weights, listener)
+    rows = []
     for backbone in known:
-        download = loading.download_for(backbone)
-        path = weightfiles.verify(download) if download else backbone.file
-        if download and path is None:
-            if offline:
-                raise weightfiles.missing(download)
-            wanted[backbone.name] = download
-        elif path is not None and not path.is_file():
-            raise WeightsError(f"features.backbones: {backbone.name!r}: weights {path} do not exist")
-        else:
-            digest = digest_file(path) if path else f"random, seed {backbone.seed}"
-            rows[backbone.name] = WeightsRow(backbone.name, path, digest, False)
-    if wanted:
-        for name, path in loading.fetch_all(wanted, settings.weights, listener).items():
-            rows[name] = WeightsRow(name, path, digest_file(path) if path else "", True)
-    return [rows[backbone.name] for backbone in known]
+        path = loading.find(backbone)
+        digest = digest_file(path) if path else f"random, seed {backbone.seed}"
+        rows.append(WeightsRow(backbone.name, path, digest, backbone.name in wanted))
+    return rows

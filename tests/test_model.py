@@ -1,0 +1,250 @@
+"""A fitted model predicts images and stored features alike, wherever it lies, and refuses what it cannot use."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+
+import joblib
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from stackcls import load
+from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage, WeightsError
+from stackcls.files import digest_file
+from stackcls.stages import features, fit
+from stackcls.store import Store
+from tests.conftest import FAKE_BACKBONES, make_settings, write_photo, write_photos
+
+
+@pytest.fixture
+def fitted(settings, fake_engine):
+    """Settings whose artifacts hold a fitted model."""
+    features.run(settings)
+    fit.run(settings)
+    return settings
+
+
+@pytest.fixture
+def model(fitted):
+    return joblib.load(fitted.files.model)
+
+
+def stored_features(settings):
+    with Store(settings.files.features) as store:
+        matrices = {name: np.empty((len(store.table.paths), 8), np.float32) for name in store.matrices}
+        for name, matrix in matrices.items():
+            store.read_into(name, matrix)
+        return [settings.images / path for path in store.table.paths], matrices
+
+
+def test_predicts_new_images(model, tmp_path):
+    new = write_photos(tmp_path / "new", 3, seed=5)
+    images = sorted(new.glob("*/*.png"))
+    shares = model.predict_proba(images)
+    assert model.classes_.tolist() == ["blue", "green", "red"]
+    assert shares.shape == (9, 3)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert model.predict([str(path) for path in images]).tolist() == [path.parent.name for path in images]
+    np.testing.assert_array_equal(model.classes_[shares.argmax(axis=1)], model.predict(images))
+
+
+def test_images_and_stored_features_agree(model, fitted):
+    images, matrices = stored_features(fitted)
+    # The number of images is no multiple of the batch size.
+    np.testing.assert_allclose(model.predict_proba(images), model.predict_proba_features(matrices), rtol=1e-12)
+    np.testing.assert_array_equal(model.predict(images), model.predict_features(matrices))
+    reordered = dict(reversed(matrices.items()))
+    np.testing.assert_array_equal(model.predict_proba_features(reordered), model.predict_proba_features(matrices))
+
+
+def test_order_and_company_do_not_matter(model, fitted):
+    images, _ = stored_features(fitted)
+    together = model.predict_proba(images)
+    np.testing.assert_allclose(model.predict_proba(images[::-1]), together[::-1], rtol=1e-12)
+    np.testing.assert_allclose(model.predict_proba(images[5:6]), together[5:6], rtol=1e-12)
+
+
+def test_one_path_is_one_image(model, fitted):
+    path = fitted.images / "red" / "00.png"
+    assert model.predict(str(path)).tolist() == model.predict(path).tolist() == ["red"]
+
+
+def test_arrays_are_predicted_as_their_files(model, fitted):
+    images, _ = stored_features(fitted)
+    arrays = [np.asarray(Image.open(path).convert("RGB")) for path in images]
+    np.testing.assert_array_equal(model.predict_proba(arrays), model.predict_proba(images))
+
+
+def test_no_images_give_no_rows(model):
+    assert model.predict_proba([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "gone 犬.png", r"gone 犬.png: file not found"),
+        (lambda folder: write_broken(folder / "broken.png"), r"broken.png: .*damaged or cut short"),
+        (lambda folder: np.zeros((4, 4, 3)), r"array 1: an array must be uint8 .* not float64"),
+        (lambda folder: np.zeros((4, 4), np.uint8), r"array 1: an array must be .* of \(4, 4\)"),
+    ],
+)
+def test_a_bad_image_is_named(model, fitted, tmp_path, make, message):
+    good = fitted.images / "red" / "00.png"
+    with pytest.raises(UnreadableImage, match=message):
+        model.predict([good, make(tmp_path), good])
+
+
+def write_broken(path):
+    write_photo(path, (9, 9, 9), 0)
+    path.write_bytes(path.read_bytes()[:200])
+    return path
+
+
+def test_networks_are_built_once_for_calls_of_one_size(model, fitted, fake_engine, monkeypatch):
+    built = []
+    prepare = fake_engine.prepare
+    monkeypatch.setattr(fake_engine, "prepare", lambda *args: built.append(args[0].name) or prepare(*args))
+    for _ in range(3):
+        model.predict(fitted.images / "red" / "00.png")
+    assert built == ["one", "two"]
+
+
+def test_a_model_that_has_predicted_can_be_saved_again(model, fitted, tmp_path, fake_engine, monkeypatch):
+    def compiled(*arguments):
+        extractor = prepare(*arguments)
+        extractor.lock = threading.Lock()  # as little to be pickled as a compiled network
+        return extractor
+
+    prepare = fake_engine.prepare
+    monkeypatch.setattr(fake_engine, "prepare", compiled)
+    image = [fitted.images / "red" / "00.png"]
+    before = model.predict_proba(image)
+    joblib.dump(model, tmp_path / "again.joblib")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "again.joblib").predict_proba(image), before)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(image), before)
+
+
+def test_knows_the_images_it_was_fitted_on(model, fitted, tmp_path):
+    seen = digest_file(fitted.images / "blue" / "03.png")
+    new = digest_file(write_photo(tmp_path / "new.png", (1, 2, 3), 99))
+    assert model.seen([new, seen, new]).tolist() == [False, True, False]
+
+
+@pytest.fixture
+def with_weights(tmp_path, photos, fake_engine, monkeypatch):
+    """Fit with a weights file of one's own; gives a function, and the list of files that the engine was handed."""
+    handed = []
+    prepare = fake_engine.prepare
+    monkeypatch.setattr(fake_engine, "prepare", lambda *args: handed.append(args[1]) or prepare(*args))
+
+    def run(weights):
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        weights.write_bytes(b"weights of one")
+        own = {"name": "one", "architecture": "MobileNet", "input_size": 32, "weights": str(weights)}
+        settings = make_settings(photos, tmp_path / "artifacts", features={"backbones": [own, FAKE_BACKBONES[1]]})
+        features.run(settings)
+        fit.run(settings)
+        handed.clear()
+        return settings
+
+    return run, handed
+
+
+@pytest.mark.parametrize("opened_by", [joblib.load, load])
+def test_a_moved_folder_brings_its_weights(with_weights, tmp_path, photos, opened_by, monkeypatch):
+    run, handed = with_weights
+    settings = run(tmp_path / "artifacts" / "weights" / "one.weights.h5")
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    shutil.move(settings.artifacts, moved)
+    for path in (moved / "model.joblib", "moved/model.joblib"):
+        handed.clear()
+        monkeypatch.chdir(moved.parent)
+        model = opened_by(path)
+        # The weights are looked for later, when the working folder may be another.
+        monkeypatch.chdir(tmp_path)
+        assert model.predict(photos / "red" / "00.png").tolist() == ["red"]
+        assert handed[0].resolve() == moved / "weights" / "one.weights.h5"
+
+
+def test_weights_that_stayed_are_found_by_the_moved_model(with_weights, tmp_path, photos):
+    run, handed = with_weights
+    settings = run(tmp_path / "weights" / "one.weights.h5")
+    moved = tmp_path / "far" / "far" / "away"
+    shutil.copytree(settings.artifacts, moved)
+    assert joblib.load(moved / "model.joblib").predict(photos / "red" / "00.png").tolist() == ["red"]
+    assert handed == [tmp_path / "weights" / "one.weights.h5", None]
+
+
+def test_weights_beside_the_model_are_found_by_content(with_weights, tmp_path, photos):
+    run, handed = with_weights
+    settings = run(tmp_path / "weights" / "one.weights.h5")
+    (settings.artifacts / "a.weights.h5").write_bytes(b"of another")
+    (tmp_path / "weights" / "one.weights.h5").rename(settings.artifacts / "renamed.weights.h5")
+    assert joblib.load(settings.files.model).predict(photos / "red" / "00.png").tolist() == ["red"]
+    assert handed[0] == settings.artifacts / "renamed.weights.h5"
+
+
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(b"weights of 0ne")])
+def test_weights_that_are_gone_or_different_are_named(with_weights, tmp_path, photos, change):
+    run, _ = with_weights
+    weights = tmp_path / "weights" / "one.weights.h5"
+    settings = run(weights)
+    digest = digest_file(weights)
+    change(weights)
+    message = (
+        f"'one' needs the weights with SHA-256 {digest}, at fitting one.weights.h5; looked in .*{settings.artifacts}"
+    )
+    with pytest.raises(WeightsError, match=message):
+        joblib.load(settings.files.model).predict(photos / "red" / "00.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda one, two: {"one": one}, "features of one; the model needs one, two"),
+        (lambda one, two: {}, "features of nothing; the model needs one, two"),
+        (lambda one, two: {"one": one, "zwei": two}, "features of one, zwei; the model needs one, two"),
+        (lambda one, two: {"one": one, "two": two, "three": two}, "features of one, three, two; the model needs"),
+        (lambda one, two: {"one": one, "two": two[:, :7]}, r"'two' have shape \(27, 7\); the model needs \(27, 8\)"),
+        (lambda one, two: {"one": one[:, :7], "two": two}, r"'one' have shape \(27, 7\); the model needs \(27, 8\)"),
+        (lambda one, two: {"one": one, "two": two[:26]}, r"'two' have shape \(26, 8\); the model needs \(27, 8\)"),
+        (lambda one, two: {"one": one[0], "two": two}, r"'one' have shape \(8,\)"),
+    ],
+)
+def test_other_features_are_refused(model, fitted, change, message):
+    _, matrices = stored_features(fitted)
+    with pytest.raises(ModelError, match=message):
+        model.predict_features(change(**matrices))
+
+
+def test_identities_are_compared_field_by_field(model):
+    found = {item.backbone.name: item.identity for item in model.backbones}
+    model.check_identities(found, "here")
+    other = {**found, "two": type(found["two"])(**{**vars(found["two"]), "pooling": "max"})}
+    with pytest.raises(IdentityMismatch, match=r"here: 'two' was .* \(pooling: 'average' against 'max'\)"):
+        model.check_identities(other, "here")
+    with pytest.raises(IdentityMismatch, match="here has features of one; the model needs 'two'"):
+        model.check_identities({"one": found["one"]}, "here")
+
+
+@pytest.mark.slow
+def test_a_new_process_predicts(tmp_path, photos):
+    config = tmp_path / "pipeline.yaml"
+    config.write_text(yaml.safe_dump({"images": "photos", "features": {"backbones": ["mini_vgg"]}}))
+
+    def python(*arguments, folder):
+        done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    python("-m", "stackcls", "features", folder=tmp_path)
+    python("-m", "stackcls", "fit", folder=tmp_path)
+    moved = tmp_path / "moved"
+    shutil.move(tmp_path / "artifacts", moved)
+    script = "import joblib; m = joblib.load('model.joblib'); print(*m.predict(['../photos/red/00.png']), *m.classes_)"
+    assert python("-c", script, folder=moved) == "red blue green red\n"

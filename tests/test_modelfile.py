@@ -1,0 +1,93 @@
+"""Before a model file is opened, the card beside it must describe it and suit this machine."""
+
+import json
+
+import joblib
+import pytest
+
+from stackcls import load, modelfile
+from stackcls.errors import ModelError, ModelMissing
+from stackcls.files import digest_file
+from stackcls.stages import features, fit
+
+
+@pytest.fixture
+def fitted(settings, fake_engine):
+    """Settings whose artifacts hold a fitted model."""
+    features.run(settings)
+    fit.run(settings)
+    return settings
+
+
+def edit_card(settings, **changes):
+    """Change what `model.json` says."""
+    card = json.loads(settings.files.model_card.read_text("utf-8"))
+    settings.files.model_card.write_text(json.dumps(card | changes), "utf-8")
+
+
+def test_load_opens_what_fit_wrote(fitted):
+    assert load is modelfile.load
+    for path in (fitted.files.model, str(fitted.files.model)):
+        assert load(path).predict(fitted.images / "red" / "00.png").tolist() == ["red"]
+
+
+def test_the_card_describes_the_model(fitted):
+    model = joblib.load(fitted.files.model)
+    card = json.loads(fitted.files.model_card.read_text("utf-8"))
+    assert card["sha256"] == digest_file(fitted.files.model)
+    assert card["classes"] == model.classes_.tolist()
+    assert list(card["backbones"]) == ["one", "two"]
+    assert card["backbones"]["one"]["identity"]["weights"] == "random:1"
+    report = json.loads(fitted.files.report.read_text("utf-8"))
+    assert card["scores"] == {name: score["mean"] for name, score in report["scores"].items()}
+    assert {"scikit-learn", "mlxtend", "stackcls"} <= card["created_with"].keys()
+
+
+def test_load_refuses_a_changed_file(fitted):
+    content = bytearray(fitted.files.model.read_bytes())
+    content[len(content) // 2] ^= 1
+    fitted.files.model.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model.joblib: not the file that model.json describes, or damaged"):
+        load(fitted.files.model)
+
+
+@pytest.mark.parametrize("name", ["scikit-learn", "mlxtend"])
+def test_load_refuses_other_library_versions(fitted, name):
+    versions = json.loads(fitted.files.model_card.read_text("utf-8"))["created_with"]
+    edit_card(fitted, created_with=versions | {name: "0.1.2"})
+    with pytest.raises(ModelError, match=f"made with {name} 0.1.2, here is .*; install {name}==0.1.2, or run"):
+        load(fitted.files.model)
+    edit_card(fitted, created_with={key: value for key, value in versions.items() if key != name})
+    with pytest.raises(ModelError, match=f"made with {name} unknown"):
+        load(fitted.files.model)
+    # A bug-fix release predicts the same.
+    minor = ".".join(versions[name].split(".")[:2])
+    edit_card(fitted, created_with=versions | {name: f"{minor}.99"})
+    assert load(fitted.files.model).classes_.tolist() == ["blue", "green", "red"]
+
+
+@pytest.mark.parametrize("missing", ["model.joblib", "model.json"])
+def test_load_needs_both_files(fitted, missing):
+    (fitted.artifacts / missing).unlink()
+    with pytest.raises(ModelMissing, match=f"{missing}: no such file; `stackcls fit` writes"):
+        load(fitted.files.model)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"sha256": 1}'])
+def test_load_refuses_a_card_of_something_else(fitted, content):
+    fitted.files.model_card.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model.json: not the description of a model"):
+        load(fitted.files.model)
+
+
+def test_load_refuses_another_format(fitted):
+    edit_card(fitted, format=2)
+    with pytest.raises(ModelError, match="model format 2, this stackcls reads 1"):
+        load(fitted.files.model)
+
+
+def test_load_refuses_a_pickle_of_something_else(fitted):
+    joblib.dump({"a": 1}, fitted.files.model)
+    edit_card(fitted, sha256=digest_file(fitted.files.model))
+    with pytest.raises(ModelError, match="holds a dict, not a model of stackcls"):
+        load(fitted.files.model)

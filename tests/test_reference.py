@@ -1,0 +1,89 @@
+"""Accuracy and features on real photos with real weights, against the plain script and its figures."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from stackcls import config
+from stackcls.stages import features, fit
+from stackcls.store import Store
+from tests.conftest import SHARED, needs_shared
+
+pytestmark = [pytest.mark.slow, needs_shared]
+
+MOBILENETS = [
+    ("mobilenet_1.00_224", "MobileNet", 1.0, 224),
+    ("mobilenet_0.75_192", "MobileNet", 0.75, 192),
+    ("mobilenet_0.50_160", "MobileNet", 0.5, 160),
+    ("mobilenet_v2_1.00_224", "MobileNetV2", 1.0, 224),
+]
+FIGURES = {
+    "flowers17": (0.9338, 0.9221, 0.9147, 0.9235, 0.9530),
+    "birds20": (0.9502, 0.9468, 0.9189, 0.9443, 0.9654),
+}
+
+
+def settings_for(images, artifacts):
+    entries = [
+        {
+            "name": name,
+            "architecture": architecture,
+            "arguments": {"alpha": alpha},
+            "input_size": size,
+            "weights": str(SHARED / "weights" / f"{name}.weights.h5"),
+        }
+        for name, architecture, alpha, size in MOBILENETS
+    ]
+    return config.build({"images": str(images), "artifacts": str(artifacts), "features": {"backbones": entries}})
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    """Settings by data set, their features computed."""
+    ready = {}
+    for name in FIGURES:
+        ready[name] = settings_for(SHARED / "data" / name, tmp_path_factory.mktemp(name))
+        features.run(ready[name], offline=True)
+    return ready
+
+
+@pytest.mark.parametrize("data", FIGURES)
+def test_the_published_figures_are_reproduced(extracted, data):
+    scores = fit.run(extracted[data]).report.scores
+    names = [name for name, *_ in MOBILENETS]
+    for name, figure in zip([*names, "stack"], FIGURES[data], strict=True):
+        assert scores[name].mean == pytest.approx(figure, abs=0.005), name
+    assert scores["stack"].mean > max(scores[name].mean for name in names)
+
+
+def test_features_agree_with_the_plain_script(extracted, monkeypatch):
+    monkeypatch.syspath_prepend(str(SHARED / "reference"))
+    monkeypatch.setattr(sys, "argv", ["article.py"])
+    import article
+
+    with Store(extracted["flowers17"].files.features) as store:
+        files = [SHARED / "data" / "flowers17" / path for path in store.table.paths[::4]]
+        for name, theirs in article.extract(files, "mobilenets").items():
+            ours = np.empty((len(store.table.paths), store.matrices[name].width), np.float32)
+            store.read_into(name, ours)
+            ours = ours[::4]
+            cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+            assert cosine.min() > 0.9999, name
+
+
+def test_the_cub_layout_gives_the_rows_of_its_class_folders(extracted, tmp_path):
+    folders = settings_for(SHARED / "data" / "birds20" / "images", tmp_path)
+    features.run(folders, offline=True)
+    with Store(extracted["birds20"].files.features) as cub, Store(folders.files.features) as plain:
+        assert cub.table.paths == plain.table.paths
+        assert cub.table.sha256 == plain.table.sha256
+        assert cub.table.class_names == plain.table.class_names
+        assert np.array_equal(cub.table.labels, plain.table.labels)
+        assert set(cub.table.splits) == {"train", "test"}
+        assert set(plain.table.splits) == {""}
+        for name in cub.matrices:
+            one, other = (np.empty((len(cub.table.paths), cub.matrices[name].width), np.float32) for _ in range(2))
+            cub.read_into(name, one)
+            plain.read_into(name, other)
+            assert np.array_equal(one, other)

@@ -1,0 +1,247 @@
+"""Where images and labels come from: what is listed, in which order, and what is refused."""
+
+import os
+import sys
+
+import pyarrow as arrow
+import pytest
+from pyarrow import parquet
+
+from stackcls import sources
+from stackcls.errors import SourceError, SourceMissing
+from stackcls.sources import ImageEntry
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def manifest(tmp_path, text, name="manifest.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def listed(source):
+    return [(entry.path, entry.label) for entry in source.entries]
+
+
+def test_class_folders_give_labels(tmp_path):
+    source = sources.scan(touch(tmp_path, "dog/1.jpg", "cat/2.png", "cat/1.JPEG"))
+    assert source.kind == "class folders"
+    assert listed(source) == [("cat/1.JPEG", "cat"), ("cat/2.png", "cat"), ("dog/1.jpg", "dog")]
+    assert source.class_names == ("cat", "dog")
+    assert source.locate(source.entries[0]) == tmp_path / "cat/1.JPEG"
+
+
+def test_folders_inside_a_class_belong_to_it(tmp_path):
+    source = sources.scan(touch(tmp_path, "cat/a/b/1.jpg", "cat/2.jpg", "dog/c/3.jpg"))
+    assert listed(source) == [("cat/2.jpg", "cat"), ("cat/a/b/1.jpg", "cat"), ("dog/c/3.jpg", "dog")]
+
+
+def test_images_beside_class_folders_are_unlabelled(tmp_path):
+    assert listed(sources.scan(touch(tmp_path, "cat/1.jpg", "2.jpg"))) == [("2.jpg", None), ("cat/1.jpg", "cat")]
+
+
+def test_hidden_files_and_other_files_are_left_out(tmp_path):
+    hidden = (".x.jpg", "cat/.x.jpg", ".git/1.jpg", "cat/.thumbs/1.jpg", "cat/._1.jpg")
+    other = ("cat/notes.txt", "cat/jpg", "cat/1.jpg.part", "cat/Thumbs.db", "cat/1.svg")
+    assert listed(sources.scan(touch(tmp_path, "cat/1.jpg", *hidden, *other))) == [("cat/1.jpg", "cat")]
+
+
+@pytest.mark.parametrize("suffix", sorted(sources.SUFFIXES))
+def test_every_suffix_counts_in_either_case(suffix):
+    assert sources.is_image_name(f"x{suffix}")
+    assert sources.is_image_name(f"x{suffix.upper()}")
+
+
+def test_a_flat_folder_is_unlabelled(tmp_path):
+    source = sources.scan(touch(tmp_path, "b.jpg", "a.jpg"))
+    assert source.kind == "flat folder"
+    assert listed(source) == [("a.jpg", None), ("b.jpg", None)]
+    assert source.class_names == ()
+
+
+def test_order_is_by_code_points(tmp_path):
+    names = ["a/2.jpg", "a/10.jpg", "Z/1.jpg", "a b/1.jpg", "a-b/1.jpg", "é/1.jpg", "猫/1.jpg", "𝒳/1.jpg", "z/1.jpg"]
+    found = [entry.path for entry in sources.scan(touch(tmp_path, *names)).entries]
+    assert found == sorted(names)
+    assert found[:4] == ["Z/1.jpg", "a b/1.jpg", "a-b/1.jpg", "a/10.jpg"]
+
+
+def test_names_are_kept_exactly(tmp_path):
+    folders = ["猫", "犬", "קבוצה", "عصفور", "with space", "per%20cent", "a'b\"c", "new\nline", "e\u0301", "\u00e9"]
+    source = sources.scan(touch(tmp_path, *(f"{name}/1.jpg" for name in folders)))
+    assert source.class_names == tuple(sorted(folders))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf8_are_rejected_and_the_rest_goes_on(tmp_path):
+    touch(tmp_path, "cat/1.jpg")
+    (tmp_path / "cat" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    source = sources.scan(tmp_path)
+    assert listed(source) == [("cat/1.jpg", "cat")]
+    assert source.rejected == {"cat/caf\\udce9.jpg": "its name is not valid UTF-8; rename the file"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+@pytest.mark.parametrize("target", [".", "cat"])
+def test_link_loops_end(tmp_path, target):
+    touch(tmp_path, "cat/1.jpg")
+    (tmp_path / "cat/loop").symlink_to(tmp_path / target)
+    assert listed(sources.scan(tmp_path)) == [("cat/1.jpg", "cat")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+def test_links_to_folders_and_files_are_followed(tmp_path):
+    touch(tmp_path, "elsewhere/1.jpg", "images/cat/2.jpg")
+    (tmp_path / "images/dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/cat/3.jpg").symlink_to(tmp_path / "elsewhere/1.jpg")
+    found = listed(sources.scan(tmp_path / "images"))
+    assert found == [("cat/2.jpg", "cat"), ("cat/3.jpg", "cat"), ("dog/1.jpg", "dog")]
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(SourceMissing, match=r"images: .*nowhere does not exist; give a folder .*--images"):
+        sources.scan(tmp_path / "nowhere")
+
+
+def test_an_empty_folder(tmp_path):
+    touch(tmp_path, "cat/notes.txt")
+    with pytest.raises(SourceError, match=r"images: no images in .*looked for .*\.jpg"):
+        sources.scan(tmp_path)
+
+
+FULL = [
+    ImageEntry("a/1.jpg", "犬", "g2", "train"),
+    ImageEntry("b, c.jpg", 'say "miau"\r\nloud', None, "test"),
+    ImageEntry("猫.jpg", None, "g1", None),
+    ImageEntry("ציפור.jpg", "عصفور", None, None),
+]
+QUOTED = (
+    "path,label,group,split,remark\r\n"
+    '猫.jpg,,g1,,x\r\n"b, c.jpg","say ""miau""\r\nloud",,test,\r\n\r\na/1.jpg,犬,g2,train,y\r\nציפור.jpg,عصفور,,,\r\n'
+)
+
+
+def in_order(entries):
+    return tuple(sorted(entries, key=lambda entry: entry.path))
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_csv(tmp_path, bom):
+    source = sources.scan(manifest(tmp_path, bom + QUOTED))
+    assert (source.kind, source.root) == ("manifest", tmp_path)
+    assert source.entries == in_order(FULL)
+
+
+def test_tsv_keeps_commas(tmp_path):
+    source = sources.scan(manifest(tmp_path, "label\tpath\n犬, gross\tb.jpg\n猫\ta,1.jpg\n", "m.TSV"))
+    assert listed(source) == [("a,1.jpg", "猫"), ("b.jpg", "犬, gross")]
+
+
+def test_parquet(tmp_path):
+    columns = {name: [getattr(entry, name) for entry in FULL] for name in sources.MANIFEST_COLUMNS}
+    parquet.write_table(arrow.table({**columns, "remark": [1, 2, 3, 4]}), tmp_path / "m.parquet")
+    assert sources.scan(tmp_path / "m.parquet").entries == in_order(FULL)
+
+
+def test_parquet_numbers_become_text(tmp_path):
+    parquet.write_table(arrow.table({"path": ["a.jpg", "b.jpg"], "label": [3, None]}), tmp_path / "m.parquet")
+    assert listed(sources.scan(tmp_path / "m.parquet")) == [("a.jpg", "3"), ("b.jpg", None)]
+
+
+def test_only_a_path_is_needed(tmp_path):
+    assert sources.scan(manifest(tmp_path, "path\na.jpg\n")).entries == (ImageEntry("a.jpg"),)
+
+
+def test_absolute_paths_below_the_manifest_become_relative(tmp_path):
+    source = sources.scan(manifest(tmp_path, f"path\n{tmp_path}/a/1.jpg\n./b.jpg\n/elsewhere/c.jpg\n"))
+    assert [entry.path for entry in source.entries] == ["/elsewhere/c.jpg", "a/1.jpg", "b.jpg"]
+
+
+def test_nothing_is_read_as_a_number_or_as_missing(tmp_path):
+    text = "path,label\na.jpg,007\nb.jpg,nan\nc.jpg,NA\nd.jpg,1e3\ne.jpg, x \nf.jpg,None\n"
+    labels = [entry.label for entry in sources.scan(manifest(tmp_path, text)).entries]
+    assert labels == ["007", "nan", "NA", "1e3", " x ", "None"]
+
+
+BAD_MANIFESTS = {
+    "no path column": ("m.csv", "file,label\na.jpg,x\n", r"no column `path`; .*found \['file', 'label'\]"),
+    "empty": ("m.csv", "", r"no column `path`; .*found \[\]"),
+    "header alone": ("m.csv", "path,label\n", "no images in"),
+    "column twice": ("m.csv", "path,label,label\na.jpg,x,y\n", "column `label` stands there twice"),
+    "row twice": ("m.csv", "path,label\na.jpg,x\na.jpg,x\n", r"'a\.jpg' is listed twice; keep one row"),
+    "row twice, other spelling": ("m.csv", "path,label\na.jpg,x\n./a.jpg,y\n", r"'a\.jpg' is listed twice"),
+    "too many values": ("m.csv", "path,label\na.jpg,x\nb.jpg,y,z\n", r"m\.csv:3: 3 values for 2 columns"),
+    "too few values": ("m.csv", "path,label\na.jpg\n", r"m\.csv:2: 1 values for 2 columns"),
+    "no path": ("m.csv", "path,label\n,x\n", "has no usable path"),
+    "nul": ("m.csv", "path,label\na\0.jpg,x\n", "no usable path|not valid CSV"),
+    "not utf-8": ("m.csv", "path\ncaf\xe9.jpg\n".encode("latin-1"), r"m\.csv: not UTF-8 \(byte 8\)"),
+    "utf-16": ("m.csv", "path\na.jpg\n".encode("utf-16"), "not UTF-8"),
+    "open quote": ("m.csv", 'path,label\n"a.jpg,x\n', r"m\.csv:2: not valid CSV"),
+    "other suffix": ("m.json", "[]", r"only manifests can be: \.csv, \.tsv or \.parquet"),
+    "no parquet": ("m.parquet", "path\n", "not a readable Parquet file"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
+def test_bad_manifests_are_refused(tmp_path, name, text, message):
+    with pytest.raises(SourceError, match=message):
+        sources.scan(manifest(tmp_path, text, name))
+
+
+def test_a_parquet_file_without_paths_is_refused(tmp_path):
+    parquet.write_table(arrow.table({"file": ["a.jpg"]}), tmp_path / "m.parquet")
+    with pytest.raises(SourceError, match=r"m\.parquet: has no column `path`"):
+        sources.scan(tmp_path / "m.parquet")
+
+
+def write_cub(folder, **replaced):
+    files = {
+        "images": "1 001.Albatross/b.jpg\n2 002.Rook/a b.jpg\n10 001.Albatross/a.jpg\n",
+        "image_class_labels": "1 1\n2 2\n10 1\n",
+        "classes": "1 001.Albatross\n2 002.Rook of the North\n",
+        "train_test_split": "1 1\n2 0\n10 1\n",
+        **replaced,
+    }
+    touch(folder, "images/001.Albatross/a.jpg", "images/001.Albatross/b.jpg", "images/002.Rook/a b.jpg")
+    for name, text in files.items():
+        if text is not None:
+            (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+def test_cub(tmp_path):
+    source = sources.scan(write_cub(tmp_path))
+    assert (source.kind, source.root) == ("CUB-200-2011", tmp_path / "images")
+    assert source.entries == (
+        ImageEntry("001.Albatross/a.jpg", "001.Albatross", None, "train"),
+        ImageEntry("001.Albatross/b.jpg", "001.Albatross", None, "train"),
+        ImageEntry("002.Rook/a b.jpg", "002.Rook of the North", None, "test"),
+    )
+    assert source.locate(source.entries[2]).is_file()
+
+
+def test_cub_without_a_split(tmp_path):
+    assert {entry.split for entry in sources.scan(write_cub(tmp_path, train_test_split=None)).entries} == {None}
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"image_class_labels": "1 1\n2 2\n"}, r"image 10 \(001\.Albatross/a\.jpg\) has no class"),
+        ({"classes": "1 001.Albatross\n"}, r"image 2 \(002\.Rook/a b\.jpg\) has no class"),
+        ({"image_class_labels": "1 1\n2 2\n2 1\n10 1\n"}, r"image_class_labels\.txt:3: '2 1' must be an identifier"),
+        ({"images": "1 a.jpg\n2\n"}, r"images\.txt:2: '2' must be an identifier"),
+        ({"images": "1 a.jpg\n2 a.jpg\n"}, r"'a\.jpg' is listed twice"),
+        ({"images": ""}, "no images in"),
+    ],
+)
+def test_cub_that_contradicts_itself_is_refused(tmp_path, replaced, message):
+    with pytest.raises(SourceError, match=message):
+        sources.scan(write_cub(tmp_path, **replaced))

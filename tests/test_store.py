@@ -1,0 +1,251 @@
+"""Feature files: their layout, their checksum, and that they are whole or absent."""
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from stackcls import store
+from stackcls.backbones import Backbone
+from stackcls.errors import StoreError, StoreMissing
+from stackcls.store import ImageTable, MatrixInfo, Store
+
+N = 5
+TABLE = ImageTable(
+    paths=("a b.png", "x/é.jpg", "犬/1.jpg", "猫/1.jpg", "猫/2.jpg"),
+    sha256=tuple(f"{row:064x}" for row in range(N)),
+    splits=("", "train", "test", "train", "überprüfung"),
+    labels=np.array([-1, 0, 1, 2, 2], dtype=np.int32),
+    groups=np.array([-1, 0, 1, 1, -1], dtype=np.int64),
+    class_names=("x", "犬", "猫"),
+    group_names=("bird 7", "鳥"),
+    rejected={"猫/kaputt.jpg": "the file is empty", "z.jpg": "file not found"},
+    source="data/猫",
+)
+IDENTITY = Backbone("one", "MobileNet", (), 32, "random", 1, None, "average", "keras").identity("random:1", "float32")
+PROVENANCE = {"engine": "fake", "configured": {"name": "one"}}
+FEATURES = {
+    "one": np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32),
+    "zwei 2": np.random.default_rng(1).normal(size=(N, 3)).astype(np.float32),
+}
+INFOS = {
+    "one": MatrixInfo(IDENTITY, PROVENANCE, 4),
+    "zwei 2": MatrixInfo(replace(IDENTITY, weights="random:2"), {"engine": "fake"}, 3),
+}
+ROWS = np.arange(N)
+
+
+def write(target, table=TABLE, features=FEATURES, chunks=None):
+    infos = {name: INFOS[name] for name in features}
+    given = chunks or {name: [(np.arange(len(table.paths)), matrix)] for name, matrix in features.items()}
+    store.write(target, table, infos, given, {"numpy": "2.0", "stackcls": "0.1"})
+    return target
+
+
+@pytest.fixture
+def written(tmp_path):
+    return write(tmp_path / "artifacts" / "features.h5")
+
+
+def test_what_was_written_is_read(written):
+    with Store(written) as opened:
+        assert opened.table.equals(TABLE)
+        assert opened.matrices == INFOS
+        assert opened.created_with == {"numpy": "2.0", "stackcls": "0.1"}
+        for name, matrix in FEATURES.items():
+            found = np.empty_like(matrix)
+            opened.read_into(name, found)
+            assert np.array_equal(found, matrix)
+            assert np.array_equal(np.concatenate([part for _, part in opened.chunks(name)]), matrix)
+
+
+def test_the_file_begins_with_its_format_and_checksum(written):
+    data = written.read_bytes()
+    line, rest = data[:512].split(b"\n", 1)
+    assert line.decode() == f"stackcls-features 1 sha256={hashlib.sha256(data[512:]).hexdigest()}"
+    assert not rest.strip(b"\0")
+    assert data[512:520] == b"\x89HDF\r\n\x1a\n"
+
+
+def test_the_layout_is_the_documented_one(written):
+    with h5py.File(written, "r") as file:
+        assert file.userblock_size == 512
+        attributes = dict(file.attrs)
+        names = []
+        file.visit(names.append)
+        dtypes = {name: file[f"images/{name}"].dtype for name in ("label", "group")}
+        rows = {name: [item.decode() for item in file[f"images/{name}"][:]] for name in ("path", "sha256", "split")}
+        rejected = [[item.decode() for item in file[f"rejected/{name}"][:]] for name in ("path", "reason")]
+        encodings = {name: h5py.check_string_dtype(file[f"images/{name}"].dtype) for name in ("path", "split")}
+        groups = [item.decode() for item in file["groups/names"][:]]
+    assert set(names) == {
+        *("features", "features/one", "features/zwei 2", "groups", "groups/names", "rejected"),
+        *("images", "images/path", "images/label", "images/sha256", "images/group", "images/split"),
+        *("rejected/path", "rejected/reason"),
+    }
+    assert (attributes["format"], attributes["version"]) == ("stackcls-features", 1)
+    assert attributes["source"] == TABLE.source
+    assert attributes["class_names"] == '["x", "犬", "猫"]'
+    assert json.loads(attributes["created_with"]) == {"numpy": "2.0", "stackcls": "0.1"}
+    assert dtypes == {"label": np.dtype("int32"), "group": np.dtype("int64")}
+    assert rows == {"path": list(TABLE.paths), "sha256": list(TABLE.sha256), "split": list(TABLE.splits)}
+    assert {item.encoding for item in encodings.values()} == {"utf-8"}
+    assert rejected == [list(TABLE.rejected), list(TABLE.rejected.values())]
+    assert groups == list(TABLE.group_names)
+
+
+def test_a_matrix_is_contiguous_and_says_how_it_was_made(written):
+    with h5py.File(written, "r") as file:
+        dataset = file["features/one"]
+        assert (dataset.dtype, dataset.shape, dataset.chunks) == (np.float32, (N, 4), None)
+        assert dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
+        assert dataset.compression is None
+        assert dataset.attrs["identity"] == IDENTITY.to_json()
+        assert json.loads(dataset.attrs["provenance"]) == PROVENANCE
+        assert dataset.attrs["sha256"] == hashlib.sha256(FEATURES["one"].tobytes()).hexdigest()
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path, written):
+    # HDF5 can note times in whole seconds; let the clock go on to the next.
+    time.sleep(1.01 - time.time() % 1)
+    again = write(tmp_path / "again.h5", features=dict(reversed(FEATURES.items())))
+    assert again.read_bytes() == written.read_bytes()
+
+
+def test_chunks_may_come_in_any_order(tmp_path, written):
+    order = [3, 0, 4, 2, 1]
+    chunks = {
+        name: [(np.array(order[:3]), matrix[order[:3]]), (np.array(order[3:]), matrix[order[3:]])]
+        for name, matrix in FEATURES.items()
+    }
+    assert write(tmp_path / "shuffled.h5", chunks=chunks).read_bytes() == written.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rows", "count"), [([0, 1, 2, 3], 1), ([0, 1, 2, 3, 4, 4], 1), ([], 5), ([0, 0, 2, 3, 4], 2), ([0, 1, 1, 2, 2], 4)]
+)
+def test_rows_missing_or_given_twice_are_an_error(tmp_path, rows, count):
+    chunks = {"one": [(np.array(rows, dtype=np.int64), FEATURES["one"][rows])]}
+    with pytest.raises(StoreError, match=f"one: {count} of 5 rows were not given exactly once"):
+        write(tmp_path / "f.h5", features={"one": FEATURES["one"]}, chunks=chunks)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_given_twice_in_two_chunks_is_an_error(tmp_path):
+    matrix = FEATURES["one"]
+    with pytest.raises(StoreError, match="one: 1 of 5 rows"):
+        write(tmp_path / "f.h5", features={"one": matrix}, chunks={"one": [(ROWS, matrix), (ROWS[:1], matrix[:1])]})
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt("disk full")])
+def test_a_write_that_fails_leaves_what_was_there(written, error):
+    def failing():
+        yield ROWS[:2], FEATURES["one"][:2]
+        raise error
+
+    before = written.read_bytes()
+    with pytest.raises(type(error), match="disk full"):
+        write(written, features={"one": FEATURES["one"]}, chunks={"one": failing()})
+    assert [path.name for path in written.parent.iterdir()] == ["features.h5"]
+    assert written.read_bytes() == before
+
+
+def test_a_flipped_bit_anywhere_is_refused(written):
+    data = written.read_bytes()
+    # The first block closely, the rest in steps, and the last byte.
+    places = [*range(0, 512, 3), *range(512, len(data), 151), len(data) - 1]
+    for at in places:
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << (at % 8)
+        written.write_bytes(flipped)
+        with pytest.raises(StoreError, match=r"damaged|format version"):
+            Store(written)
+
+
+@pytest.mark.parametrize("length", [0, 100, 512, 513, 3000, -1])
+def test_a_file_cut_short_is_refused(written, length):
+    written.write_bytes(written.read_bytes()[:length])
+    with pytest.raises(StoreError, match="damaged"):
+        Store(written)
+
+
+def test_a_file_with_something_appended_is_refused(written):
+    with open(written, "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(StoreError, match=r"its checksum does not hold\); delete it and run `stackcls features`"):
+        Store(written)
+
+
+def test_a_newer_version_is_refused(written):
+    data = written.read_bytes()
+    written.write_bytes(data.replace(b"stackcls-features 1 ", b"stackcls-features 2 ", 1))
+    with pytest.raises(StoreError, match="format version 2, this stackcls reads 1; use a newer stackcls"):
+        Store(written)
+
+
+def test_other_files_are_refused(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    (tmp_path / "text.h5").write_text("hello")
+    for name in ("other.h5", "text.h5"):
+        with pytest.raises(StoreError, match=rf"{name}: not a feature file of stackcls"):
+            Store(tmp_path / name)
+
+
+def test_a_checksum_alone_is_not_enough(tmp_path):
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["x"] = 1
+    digest = hashlib.sha256(path.read_bytes()[512:]).hexdigest()
+    with open(path, "rb+") as file:
+        file.write(f"stackcls-features 1 sha256={digest}\n".encode().ljust(512, b"\0"))
+    with pytest.raises(StoreError, match="the checksum holds, but the content is not as format 1 says"):
+        Store(path)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(StoreMissing, match=r"features\.h5: no feature file there; `stackcls features` makes one"):
+        Store(tmp_path / "features.h5")
+
+
+def test_ten_thousand_long_class_names_fit(tmp_path):
+    names = tuple(f"{number:05d} 猫 {'long ' * 30}" for number in range(10_000))
+    with Store(write(tmp_path / "f.h5", replace(TABLE, class_names=names))) as opened:
+        assert opened.table.class_names == names
+
+
+def test_no_group_no_rejected_image_and_no_matrix_is_fine(tmp_path):
+    table = replace(TABLE, groups=np.full(N, -1, np.int64), group_names=(), rejected={}, class_names=())
+    with Store(write(tmp_path / "f.h5", table, features={}, chunks={})) as opened:
+        assert opened.table.equals(table)
+        assert opened.matrices == {}
+
+
+def test_many_rows_are_read_in_bounded_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK_ROWS", 2)
+    with Store(write(tmp_path / "f.h5")) as opened:
+        assert [(start, len(part)) for start, part in opened.chunks("one")] == [(0, 2), (2, 2), (4, 1)]
+        found = np.empty_like(FEATURES["one"])
+        opened.read_into("one", found)
+    assert np.array_equal(found, FEATURES["one"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"paths": ("a b.png", "x/é.jpg", "犬/1.jpg", "猫/1.jpg", "猫/3.jpg")},
+        {"labels": np.array([-1, 0, 1, 2, 1], dtype=np.int32)},
+        {"groups": np.array([-1, 0, 1, 1, 0], dtype=np.int64)},
+        {"splits": ("", "train", "test", "train", "")},
+        {"class_names": ("x", "犬", "鳥")},
+        {"rejected": {}},
+        {"source": "elsewhere"},
+    ],
+)
+def test_tables_that_differ_are_not_equal(change):
+    assert TABLE.equals(replace(TABLE))
+    assert not TABLE.equals(replace(TABLE, **change))
