@@ -121,7 +121,7 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
     """
     check_classes(data, settings)
     folds = list(stack.splitter(settings.cv.folds, settings.cv.seed, data.groups).split(data.X, data.y, data.groups))
-    _check_folds(data, folds)
+    _check_folds(data, folds, settings)
     unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
     blocks = unfitted.blocks(data.X.shape[1])
     everything = np.arange(len(data.y))
@@ -194,9 +194,16 @@ def _predict_baselines(data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], sv
     return Predictions(data.y, fold_of, ranking)
 
 
-def _check_folds(data: TrainingSet, folds: Sequence[tuple[Ints, Ints]]) -> None:
-    """Groups can leave a training part without a class although there are enough of them."""
-    for train, _ in folds:
+def _check_folds(data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], settings: Settings) -> None:
+    """Look for training parts without a class, which groups can leave although there are enough of them."""
+    if data.groups is None:
+        return
+    parts = [train for train, _ in folds]
+    if settings.stack.recipe == "out-of-fold":
+        inner = stack.splitter(settings.stack.inner_folds, settings.cv.seed, data.groups)
+        for rows in [np.arange(len(data.y)), *parts]:
+            parts += [rows[train] for train, _ in inner.split(rows, data.y[rows], data.groups[rows])]
+    for train in parts:
         missing = np.setdiff1d(np.arange(len(data.class_names)), data.y[train])
         if missing.size:
             raise TrainingError(

@@ -112,8 +112,8 @@ def fetch(
 def missing(download: Download) -> WeightsError:
     """The error for a file that is not there and may not be fetched."""
     return WeightsError(
-        f"{download.name}: not in {keras_cache()}, and --offline forbids fetching it. On a machine with network run "
-        "`stackcls weights` with the same pipeline.yaml, and copy the file to that folder"
+        f"{download.name}: not in {keras_cache()}, or not whole there, and --offline forbids fetching it. "
+        "On a machine with network run `stackcls weights` with the same pipeline.yaml, and copy the file to that folder"
     )
 
 

@@ -12,6 +12,8 @@ from stackcls.report.results import Report
 NUMBERS_UP_TO = 30
 NAMES_UP_TO = 100
 INCHES_PER_CLASS = 0.32
+# Matplotlib's own font has Latin, Greek, Cyrillic, Hebrew and Arabic; these, where a system has them, have the rest.
+OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Yu Gothic")
 
 
 def save_confusion(report: Report, path: Path) -> None:
@@ -33,9 +35,9 @@ def save_confusion(report: Report, path: Path) -> None:
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if n_classes <= NAMES_UP_TO:
-        names = [_escape(name) for name in report.classes]
-        axes.set_xticks(range(n_classes), names, rotation=90, parse_math=False)
-        axes.set_yticks(range(n_classes), names, parse_math=False)
+        names, fonts = [_escape(name) for name in report.classes], _fonts()
+        axes.set_xticks(range(n_classes), names, rotation=90, parse_math=False, fontfamily=fonts)
+        axes.set_yticks(range(n_classes), names, parse_math=False, fontfamily=fonts)
     if n_classes <= NUMBERS_UP_TO:
         for given, predicted in np.argwhere(counts):
             colour = "white" if shares[given, predicted] > 0.5 else "black"
@@ -48,6 +50,14 @@ def save_confusion(report: Report, path: Path) -> None:
         figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
+
+
+def _fonts() -> list[str]:
+    """Families to draw names with, the first that has a letter being used."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
 
 
 def _escape(name: str, longest: int = 30) -> str:
