@@ -182,6 +182,8 @@ def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
         raise ConfigError(f"{where}: preprocessing {entry.preprocessing!r} is not one of {', '.join(PREPROCESSING)}")
     pooling = entry.pooling or pooling
     bundled = entry.name in BUNDLED and not entry.architecture and not entry.model
+    if bundled and (entry.weights or entry.arguments or entry.input_size or entry.preprocessing):
+        raise ConfigError(f"{where} is part of stackcls with its weights; only `layer` and `pooling` can be given")
     if entry.model or bundled:
         if not bundled and entry.preprocessing is None:
             raise ConfigError(f"{where}: a saved model needs `preprocessing`: one of {', '.join(PREPROCESSING)}")

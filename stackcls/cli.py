@@ -234,7 +234,7 @@ def demo(folder: Path) -> None:
     console = Console()
     data = stage.prepare(folder)
     console.say(f"wrote digits as PNG files to {data.images}")
-    features_stage.run(data.settings, offline=True, listener=console)
+    features_stage.run(data.settings, offline=True, replace=True, listener=console)
     result = fit_stage.run(data.settings, listener=console)
     click.echo(text.summary(result.report))
     rows = predict_stage.run([str(data.new_images)], data.settings.files.model, top=3, listener=console)
@@ -267,7 +267,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; finished work is kept, run the same command to go on", err=True)
+        click.echo("interrupted; what `features` has finished is kept, and goes on with the same command", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

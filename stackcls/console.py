@@ -43,10 +43,11 @@ class Console:
         if not rejected:
             return
         self.warn(f"{len(rejected)} images could not be read and were left out:")
-        for path, reason in list(rejected.items())[:HEADLINES]:
+        shown = HEADLINES if self._terminal else len(rejected)
+        for path, reason in list(rejected.items())[:shown]:
             self.say(f"  {click.format_filename(path)}: {reason}")
-        if len(rejected) > HEADLINES:
-            self.say(f"  and {len(rejected) - HEADLINES} more (all are listed in features.h5 under /rejected)")
+        if len(rejected) > shown:
+            self.say(f"  and {len(rejected) - shown} more; all are listed where this does not go to a terminal (2>log)")
 
 
 class _PlainLines:

@@ -10,6 +10,7 @@
     ├── WeightsError (OSError)               pretrained weights missing, damaged or not to be had
     ├── StoreError (ValueError)              a feature file that cannot be used
     │   ├── StoreMissing (FileNotFoundError)
+    │   ├── StoreDamaged                     its checksum does not hold
     │   └── IdentityMismatch                 features made another way than asked for
     ├── TrainingError (ValueError)           labels and folds that cannot be learned from
     └── ModelError (ValueError)              a model file that cannot be used
@@ -66,6 +67,10 @@ class StoreError(StackclsError, ValueError):
 
 class StoreMissing(StoreError, FileNotFoundError):
     """A feature file does not exist."""
+
+
+class StoreDamaged(StoreError):
+    """A feature file is not what was written."""
 
 
 class IdentityMismatch(StoreError):

@@ -36,8 +36,8 @@ def read_bytes(path: Path, name: str | None = None) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise UnreadableImage(shown, "file not found") from None
-    except OSError as error:
-        raise UnreadableImage(shown, f"cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
+        raise UnreadableImage(shown, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def decode(data: bytes, name: str) -> Image.Image:

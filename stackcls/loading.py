@@ -72,15 +72,15 @@ def absent(backbones: Sequence[Backbone]) -> dict[str, Download]:
     return {name: item for name, item in downloads.items() if item is not None and weightfiles.verify(item) is None}
 
 
-def find(backbone: Backbone) -> Path | None:
+def find(backbone: Backbone, must_exist: bool = True) -> Path | None:
     """Weights of a backbone where they lie now; None for random ones.
 
     Raises
     ------
     WeightsError
-        If a file that the configuration names does not exist.
+        If a file that the configuration names does not exist, and it must.
     """
-    if backbone.file is not None and not backbone.file.is_file():
+    if must_exist and backbone.file is not None and not backbone.file.is_file():
         raise WeightsError(f"features.backbones: {backbone.name!r}: weights {backbone.file} do not exist")
     download = download_for(backbone)
     return backbone.file if download is None else download.target

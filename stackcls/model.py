@@ -185,7 +185,7 @@ class StackModel:
     def extractors(self, n_images: int, listener: Listener) -> tuple[int, dict[str, Extractor]]:
         """Batch size for so many images, and the backbones prepared for it; kept for the next call."""
         batch_size = max(1, min(self.batch_size, n_images))
-        if self._extractors is None or self._extractors[0] != batch_size:
+        if self._extractors is None or self._extractors[0] < batch_size:
             located = [Located(item.backbone, self._find_weights(item), item.identity) for item in self.backbones]
             engine = engines.choose(self.engine)
             self._extractors = batch_size, loading.prepare(located, engine, batch_size, listener)
@@ -200,10 +200,12 @@ class StackModel:
         folders = [folder, weightfiles.keras_cache(), bundled_file("mini_vgg").parent]
         found = weightfiles.find_by_hash(item.identity.weights, hints, folders)
         if found is None:
+            published = item.backbone.weights == "imagenet"
+            remedy = "run `stackcls weights` on a machine with network, and copy" if published else "copy"
+            was = f", at fitting {Path(item.hints[-1]).name}" if item.hints else ""
             raise WeightsError(
-                f"the model's backbone {item.backbone.name!r} needs the weights with SHA-256 {item.identity.weights}, "
-                f"at fitting {Path(item.hints[-1]).name}; looked in {', '.join(map(str, [*hints, *folders]))}: "
-                "copy the file beside the model"
+                f"the model's backbone {item.backbone.name!r} needs the weights with SHA-256 {item.identity.weights}"
+                f"{was}; looked in {', '.join(map(str, [*hints, *folders]))}: {remedy} the file beside the model"
             )
         return found
 

@@ -3,8 +3,9 @@
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from stackcls.errors import SourceError, SourceMissing
@@ -45,12 +46,15 @@ class Source:
     entries : tuple of ImageEntry
     rejected : mapping of str to str
         Paths that were listed but cannot be named or used, and why.
+    ignored : mapping of str to int
+        Number of files that are not of a format that is read, by suffix.
     """
 
     root: Path
     kind: str
     entries: tuple[ImageEntry, ...]
     rejected: Mapping[str, str] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -100,10 +104,24 @@ def is_image_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
-def walk(folder: Path) -> Iterator[str]:
-    """Yield the relative POSIX paths of all image files below a folder; hidden ones and link loops are left out."""
+def walk(folder: Path, ignored: Counter[str] | None = None, unreadable: dict[str, str] | None = None) -> Iterator[str]:
+    """Yield the relative POSIX paths of all image files below a folder; hidden ones and link loops are left out.
+
+    Parameters
+    ----------
+    folder : Path
+    ignored : Counter, optional
+        Counts the suffixes of files that are no images.
+    unreadable : dict of str to str, optional
+        Takes folders that cannot be listed, and why.
+    """
+
+    def note(error: OSError) -> None:
+        if unreadable is not None:
+            unreadable[Path(error.filename).relative_to(folder).as_posix()] = f"cannot be listed ({error.strerror})"
+
     seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -111,7 +129,11 @@ def walk(folder: Path) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         base = Path(parent).relative_to(folder)
-        yield from ((base / name).as_posix() for name in files if is_image_name(name))
+        for name in files:
+            if is_image_name(name):
+                yield (base / name).as_posix()
+            elif ignored is not None and not name.startswith("."):
+                ignored[PurePosixPath(name).suffix.lower()] += 1
 
 
 def _build(root: Path, kind: str, entries: Iterable[ImageEntry]) -> Source:
@@ -132,12 +154,13 @@ def _build(root: Path, kind: str, entries: Iterable[ImageEntry]) -> Source:
 
 
 def _scan_folder(folder: Path) -> Source:
-    entries = []
-    for path in walk(folder):
+    entries, ignored, unreadable = [], Counter[str](), dict[str, str]()
+    for path in walk(folder, ignored, unreadable):
         first, separator, _ = path.partition("/")
         entries.append(ImageEntry(path, first if separator else None))
     labelled = any(entry.label is not None for entry in entries)
-    return _build(folder, "class folders" if labelled else "flat folder", entries)
+    source = _build(folder, "class folders" if labelled else "flat folder", entries)
+    return replace(source, rejected={**source.rejected, **unreadable}, ignored=ignored)
 
 
 def _scan_cub(folder: Path) -> Source:

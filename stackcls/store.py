@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls.backbones import Identity
-from stackcls.errors import StoreError, StoreMissing
+from stackcls.errors import StoreDamaged, StoreError, StoreMissing
 from stackcls.files import digest_file, replacing
 
 FORMAT, VERSION = "stackcls-features", 1
@@ -220,12 +220,14 @@ def _verify(path: Path) -> None:
     with open(path, "rb") as raw:
         header = raw.read(USER_BLOCK).decode("ascii", "replace")
     match = re.fullmatch(rf"{FORMAT} (\d+) sha256=([0-9a-f]{{64}})\n\0*", header)
+    if not header:
+        raise StoreDamaged(f"{path}: damaged (it is empty); delete it and run `stackcls features`")
     if not match:
-        raise StoreError(f"{path}: not a feature file of stackcls, or its first bytes are damaged")
+        raise StoreError(f"{path}: not a feature file of stackcls, or its first bytes are damaged; move it elsewhere")
     if int(match[1]) != VERSION:
         raise StoreError(f"{path}: format version {match[1]}, this stackcls reads {VERSION}; use a newer stackcls")
     if digest_file(path, USER_BLOCK) != match[2]:
-        raise StoreError(f"{path}: damaged (its checksum does not hold); delete it and run `stackcls features`")
+        raise StoreDamaged(f"{path}: damaged (its checksum does not hold); delete it and run `stackcls features`")
 
 
 def _read_table(file: h5py.File) -> ImageTable:

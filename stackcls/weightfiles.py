@@ -112,7 +112,7 @@ def fetch(
 def missing(download: Download) -> WeightsError:
     """The error for a file that is not there and may not be fetched."""
     return WeightsError(
-        f"{download.name}: not in {keras_cache()}, or not whole there, and --offline forbids fetching it. "
+        f"{download.name}: not in {keras_cache()}, and --offline forbids fetching it. "
         "On a machine with network run `stackcls weights` with the same pipeline.yaml, and copy the file to that folder"
     )
 
@@ -136,7 +136,9 @@ def find_by_hash(sha256: str, hints: Iterable[Path], folders: Iterable[Path]) ->
     candidates = [*hints]
     for folder in folders:
         if folder.is_dir():
-            candidates += sorted(path for path in folder.iterdir() if path.suffix in {".h5", ".keras"})
+            candidates += sorted(
+                path for path in folder.iterdir() if path.suffix in {".h5", ".keras"} and path.name != "features.h5"
+            )
     for path in candidates:
         if path.is_file() and digest_file(path) == sha256:
             return path

@@ -221,3 +221,9 @@ def test_an_identity_is_written_and_read():
     identity = PLAIN.identity("sha", "float32")
     assert Identity.from_json(identity.to_json()) == identity
     assert identity.differences(identity) == []
+
+
+@pytest.mark.parametrize("extra", [{"weights": "random"}, {"arguments": {"alpha": 1}}, {"input_size": 64}])
+def test_a_bundled_backbone_takes_no_other_weights_or_sizes(extra):
+    with pytest.raises(ConfigError, match="'mini_vgg' is part of stackcls with its weights; only `layer`"):
+        backbones.resolve(config.build({"features": {"backbones": [{"name": "mini_vgg", **extra}]}}).features)

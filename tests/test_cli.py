@@ -78,8 +78,16 @@ def test_the_version(stackcls):
 def test_the_public_names_are_these():
     assert package.__all__ == [
         *("ConfigError", "IdentityMismatch", "ModelError", "ModelMissing", "Settings", "SourceError", "SourceMissing"),
-        *("StackModel", "StackclsError", "StackedClassifier", "Store", "StoreError", "StoreMissing", "TrainingError"),
-        *("UnreadableImage", "WeightsError", "__version__", "extract", "fit", "load", "read_settings"),
+        *(
+            "StackModel",
+            "StackclsError",
+            "StackedClassifier",
+            "Store",
+            "StoreDamaged",
+            "StoreError",
+            "StoreMissing",
+        ),
+        *("TrainingError", "UnreadableImage", "WeightsError", "__version__", "extract", "fit", "load", "read_settings"),
     ]
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="module 'stackcls' has no attribute 'fitt'"):
@@ -226,7 +234,7 @@ def test_an_interrupted_run(folder, stackcls, monkeypatch):
     monkeypatch.setattr(features_stage, "run", interrupt)
     status, out, err = stackcls("features")
     assert (status, out) == (130, "")
-    assert err.strip() == "interrupted; finished work is kept, run the same command to go on"
+    assert err.strip() == "interrupted; what `features` has finished is kept, and goes on with the same command"
 
 
 def test_a_full_disk_is_a_message(folder, stackcls, monkeypatch):

@@ -143,6 +143,26 @@ def test_a_named_layer_of_the_top_is_taken_as_it_is(engine):
     assert relative_error(extractor(images), theirs) < 1e-4
 
 
+def test_a_layer_that_keras_named_by_counting_is_the_one_of_a_fresh_network(engine):
+    """InceptionV3's convolutions are numbered through; what was built before must not shift the numbers."""
+    entry = {"name": "b", "architecture": "InceptionV3", "weights": "random", "input_size": 96}
+    assert engine.prepare(resolve(**entry, layer="activation_5"), None, 1).width == 64
+    assert engine.prepare(resolve(**entry, layer="conv2d"), None, 1).width == 32
+    with pytest.raises(ConfigError, match=r"no layer 'activation_100'|says: "):
+        engine.prepare(resolve(**entry, layer="activation_100"), None, 1)
+
+
+def test_a_layer_of_a_saved_model_that_takes_any_size(engine, tmp_path: Path):
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+    hidden = keras.layers.Conv2D(5, 3, name="hidden")(inputs)
+    keras.Model(inputs, keras.layers.Conv2D(7, 3)(hidden)).save(tmp_path / "any.keras")
+    entry = {"name": "any", "model": str(tmp_path / "any.keras"), "preprocessing": "tf", "input_size": 16}
+    assert engine.prepare(resolve(**entry), tmp_path / "any.keras", 1).width == 7
+    assert engine.prepare(resolve(**entry, layer="hidden"), tmp_path / "any.keras", 1).width == 5
+
+
 def test_a_named_convolution_is_pooled(engine):
     entry = {"name": "b", "architecture": "VGG16", "layer": "block3_conv1", "weights": "random", "input_size": 32}
     assert engine.prepare(resolve(**entry), None, 1).width == 256

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stackcls.errors import IdentityMismatch, SourceError
+from stackcls.errors import IdentityMismatch, SourceError, StoreError
 from stackcls.stages import features
 from stackcls.store import Store
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
@@ -160,10 +160,12 @@ def test_a_matrix_no_longer_configured_stays_while_it_covers_all_rows(settings, 
     kept = [row for row, path in enumerate(table.paths) if path != "blue/03.png"]
     assert np.array_equal(after["two"], before["two"][kept])
     add(photos)
-    hearing = Hearing()
-    features.run(one, listener=hearing)
+    before = one.files.features.read_bytes()
+    with pytest.raises(StoreError, match=r"has features of two too, which are not configured now .*--replace"):
+        features.run(one)
+    assert one.files.features.read_bytes() == before
+    features.run(one, replace=True)
     assert list(read(one.files.features)[1]) == ["one"]
-    assert any("'two' are dropped: they are not configured any more" in line for line in hearing.warnings)
 
 
 OTHERWISE = [{**FAKE_BACKBONES[0], "seed": 9}, FAKE_BACKBONES[1]]

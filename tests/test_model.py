@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from stackcls import load
+from stackcls import config, load
 from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage, WeightsError
 from stackcls.files import digest_file
 from stackcls.stages import features, fit
@@ -248,3 +248,37 @@ def test_a_new_process_predicts(tmp_path, photos):
     shutil.move(tmp_path / "artifacts", moved)
     script = "import joblib; m = joblib.load('model.joblib'); print(*m.predict(['../photos/red/00.png']), *m.classes_)"
     assert python("-c", script, folder=moved) == "red blue green red\n"
+
+
+def test_published_weights_that_went_are_named_with_the_command_that_fetches_them(
+    photos, tmp_path, fake_engine, monkeypatch
+):
+    from stackcls import weightfiles
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(weightfiles, "verify", lambda download: download.target if download.target.exists() else None)
+    settings = make_settings(photos, tmp_path / "artifacts", features={"backbones": ["vgg16"], "batch_size": 4})
+    file = tmp_path / "keras" / "models" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"published weights")
+    features.run(settings)
+    fit.run(settings)
+    picture = photos / "red" / "00.png"
+    assert joblib.load(settings.files.model).predict([picture]).tolist() == ["red"]
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "elsewhere"))
+    assert joblib.load(settings.files.model).predict([picture]).tolist() == ["red"]
+    file.unlink()
+    with pytest.raises(WeightsError, match=rf"at fitting {file.name}; looked in .*`stackcls weights`"):
+        joblib.load(settings.files.model).predict([picture])
+
+
+def test_a_backbone_that_was_computed_under_another_name_first(photos, tmp_path, fake_engine):
+    entry = {"architecture": "MobileNet", "input_size": 32, "weights": "random", "seed": 1}
+    for name in "ab":
+        backbones = {"backbones": [{"name": name, **entry}], "batch_size": 4}
+        features.run(make_settings(photos, tmp_path / "artifacts", features=backbones))
+    settings = config.build({"images": str(photos), "artifacts": str(tmp_path / "artifacts")})
+    fit.run(settings)
+    fitted = joblib.load(settings.files.model)
+    assert [item.backbone.name for item in fitted.backbones] == ["a", "b"]
+    assert fitted.predict([photos / "red" / "00.png"]).tolist() == ["red"]

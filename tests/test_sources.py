@@ -10,6 +10,7 @@ from pyarrow import parquet
 from stackcls import sources
 from stackcls.errors import SourceError, SourceMissing
 from stackcls.sources import ImageEntry
+from tests.conftest import write_photo
 
 
 def touch(folder, *names):
@@ -245,3 +246,21 @@ def test_cub_without_a_split(tmp_path):
 def test_cub_that_contradicts_itself_is_refused(tmp_path, replaced, message):
     with pytest.raises(SourceError, match=message):
         sources.scan(write_cub(tmp_path, **replaced))
+
+
+def test_files_of_other_formats_are_counted_and_locked_folders_named(tmp_path, monkeypatch):
+    write_photo(tmp_path / "cat/a.png", (1, 2, 3), 0)
+    for name in ("cat/b.HEIC", "cat/c.heic", "cat/notes", ".hidden.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "dog").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    source = sources.scan(tmp_path)
+    assert source.ignored == {".heic": 2, "": 1}
+    assert source.rejected == {"dog": "cannot be listed (Permission denied)"}

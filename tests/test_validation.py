@@ -184,6 +184,26 @@ def test_a_training_part_without_a_class(no_fitting, monkeypatch):
         validate(with_counts([6, 6, 6], np.arange(18)))
 
 
+def test_an_inner_training_part_without_a_class(no_fitting, monkeypatch):
+    """Outer folds may be fine where inner ones are not; which groups do that depends on the library's balancing."""
+    data = with_counts((12, 12), groups=np.arange(24))
+
+    class Unlucky:
+        def __init__(self, folds, *_):
+            self.inner = folds == 2
+
+        def split(self, X, y, groups):
+            halves = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
+            mixed = np.arange(0, len(y), 2), np.arange(1, len(y), 2)
+            first, second = halves if self.inner else mixed
+            return [(first, second), (second, first)]
+
+    monkeypatch.setattr(stack, "splitter", Unlucky)
+    recipe = {"recipe": "out-of-fold", "inner_folds": 2}
+    with pytest.raises(TrainingError, match="a training part has no image of 'class 1'"):
+        validate(data, stack=recipe)
+
+
 @pytest.mark.parametrize(
     ("recipe", "folds", "inner_folds", "needed"),
     [

@@ -54,15 +54,16 @@ def build(backbone: Backbone, weights: Path | None) -> tuple[keras.Model, Callab
     import keras
 
     network = _open_saved(backbone, weights) if not backbone.architecture else _build_known(backbone, weights)
-    output = network.output
     if backbone.layer:
         try:
-            output = network.get_layer(backbone.layer).output
+            network = keras.Model(network.input, network.get_layer(backbone.layer).output)
         except ValueError:
             names = ", ".join(layer.name for layer in network.layers[-8:])
             raise ConfigError(
                 f"features.backbones: {backbone.name!r} has no layer {backbone.layer!r}; its last ones are {names}"
             ) from None
+    network = _with_size(network, backbone)
+    output = network.output
     if isinstance(output, (list, tuple)) or len(output.shape) not in (2, 4):
         raise ConfigError(
             f"features.backbones: {backbone.name!r} gives {getattr(output, 'shape', 'several outputs')}; "
@@ -94,7 +95,12 @@ def needs_top(backbone: Backbone) -> bool:
     """Whether the layer asked for is among the classification layers, so that they must be built too."""
     if backbone.layer is None:
         return False
+    import keras
+
+    # Keras counts up the names that it gives to layers: what was built before must not shift the one asked for.
+    keras.backend.clear_session()
     names = {layer.name for layer in _call(backbone, include_top=False, weights=None).layers}
+    keras.backend.clear_session()
     return backbone.layer not in names
 
 
@@ -156,20 +162,23 @@ def _open_saved(backbone: Backbone, weights: Path | None) -> keras.Model:
         raise WeightsError(
             f"features.backbones: {backbone.name!r}: {weights} cannot be opened as a Keras model: {error}"
         ) from error
-    shape = network.input_shape
+    return network
+
+
+def _with_size(network: keras.Model, backbone: Backbone) -> keras.Model:
+    """Check what a network takes, and give one that takes any size the size that is configured."""
+    import keras
+
+    where, shape = f"features.backbones: {backbone.name!r}", network.input_shape
     if isinstance(shape, list) or len(shape) != 4 or shape[3] != 3:
-        raise ConfigError(
-            f"features.backbones: {backbone.name!r} takes {shape}; one RGB image (n, size, size, 3) is needed"
-        )
+        raise ConfigError(f"{where} takes {shape}; one RGB image (n, size, size, 3) is needed")
     if shape[1] is None or shape[1] != shape[2]:
         if backbone.input_size is None:
-            raise ConfigError(f"features.backbones: {backbone.name!r} takes images of any size; give `input_size`")
+            raise ConfigError(f"{where} takes images of any size; give `input_size`")
         inputs = keras.Input((backbone.input_size, backbone.input_size, 3))
         return keras.Model(inputs, network(inputs))
     if backbone.input_size not in (None, shape[1]):
-        raise ConfigError(
-            f"features.backbones: {backbone.name!r} takes input_size {shape[1]}, not {backbone.input_size}"
-        )
+        raise ConfigError(f"{where} takes input_size {shape[1]}, not {backbone.input_size}")
     return network
 
 

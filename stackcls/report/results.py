@@ -124,7 +124,7 @@ class Report:
     per_class : mapping of str to ClassScore
     calibration : Calibration
     seconds : float
-        Wall time of the whole stage.
+        Wall time of loading, cross-validation and the final fit, or of the whole evaluation.
     created_with : mapping of str to str
         Library versions.
     kind : str

@@ -13,7 +13,7 @@ from stackcls import backbones, engines, extraction, loading, sources, store
 from stackcls.assembly import Assembly
 from stackcls.backbones import Backbone
 from stackcls.blocks import Block, BlockFolder
-from stackcls.errors import IdentityMismatch, StoreError, StoreMissing
+from stackcls.errors import IdentityMismatch, StoreDamaged, StoreError, StoreMissing
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
@@ -23,6 +23,7 @@ from stackcls.store import Store
 from stackcls.versions import created_with
 
 BATCHES_PER_BLOCK = 4
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def run(
     try:
         if old is not None and not replace:
             _check_identities(old, located, target)
+            _check_coverage(old, located, listing, target)
         finished = _finished(located, old, folder)
         wanted = set(listing.sha256.values())
         reused = {item.backbone.name: len(wanted & finished[item.identity.digest]) for item in located}
@@ -137,7 +139,7 @@ def _open_old(target: Path, listener: Listener) -> Store | None:
         return Store(target)
     except StoreMissing:
         return None
-    except StoreError as error:
+    except StoreDamaged as error:
         listener.warn(f"{error}; it will be made anew")
         return None
 
@@ -150,6 +152,16 @@ def _check_identities(old: Store, located: Sequence[Located], target: Path) -> N
                 f"{target}: {name!r} was made otherwise ({'; '.join(differences)}): give the backbone another name, "
                 "or let its features be computed anew with --replace"
             )
+
+
+def _check_coverage(old: Store, located: Sequence[Located], listing: Listing, target: Path) -> None:
+    """Refuse to drop finished matrices that are not configured now and lack rows of new images."""
+    others = sorted(set(old.matrices) - {item.backbone.name for item in located})
+    if others and not set(listing.sha256.values()) <= set(old.table.sha256):
+        raise StoreError(
+            f"{target}: has features of {', '.join(others)} too, which are not configured now and would lack the new "
+            "images: name them under features.backbones as well, or let them be dropped with --replace"
+        )
 
 
 def _finished(located: Sequence[Located], old: Store | None, folder: BlockFolder) -> dict[str, set[str]]:
@@ -167,6 +179,11 @@ def _finished(located: Sequence[Located], old: Store | None, folder: BlockFolder
 
 def _announce(listing: Listing, missing: dict[str, int], reused: dict[str, int], listener: Listener) -> None:
     source = listing.source
+    if source.ignored:
+        counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(source.ignored.items()))
+        listener.warn(f"files of formats that are not read were passed over: {counts}")
+    if source.class_names and {name.lower() for name in source.class_names} <= SPLITS:
+        listener.warn(f"the class folders are called {', '.join(source.class_names)}; if these are splits, give one")
     listener.say(f"{len(source.entries)} images of {len(source.class_names)} classes in {source.root} ({source.kind})")
     for name, count in missing.items():
         listener.say(f"  {name}: {count} to compute, {reused[name]} there")
@@ -196,16 +213,18 @@ def _compute(
         for names, inputs in work.items():
             parts: list[tuple[list[str], Mapping[str, NDArray[np.float32]]]] = []
             subset = {name: extractors[name] for name in names}
-            for batch in extraction.extract(inputs, subset, batch_size):
-                hashes = [inputs[position].sha256 or "" for position in batch.positions]
-                parts.append((hashes, batch.features))
-                bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
-                if len(parts) == BATCHES_PER_BLOCK:
+            try:
+                for batch in extraction.extract(inputs, subset, batch_size):
+                    hashes = [inputs[position].sha256 or "" for position in batch.positions]
+                    parts.append((hashes, batch.features))
+                    bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
+                    if len(parts) == BATCHES_PER_BLOCK:
+                        folder.add(_block(parts, digests, made_by))
+                        parts = []
+                    advance(len(batch.positions) + len(batch.failures))
+            finally:  # an interrupted run keeps what it has shown as done
+                if any(hashes for hashes, _ in parts):
                     folder.add(_block(parts, digests, made_by))
-                    parts = []
-                advance(len(batch.positions) + len(batch.failures))
-            if any(hashes for hashes, _ in parts):
-                folder.add(_block(parts, digests, made_by))
     listing.reject(bad)
 
 

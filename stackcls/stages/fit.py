@@ -5,13 +5,13 @@ import io
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from stackcls import backbones, model, modelfile, scoring, validation
-from stackcls.backbones import Backbone
+from stackcls import backbones, loading, model, modelfile, scoring, validation
+from stackcls.backbones import Backbone, Identity
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file, write_text
 from stackcls.listener import Listener, Silent
@@ -70,12 +70,13 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
     with Store(settings.files.features) as store:
         chosen = _choose(store, settings)
         training = _load(store, list(chosen), settings, listener)
+        identities = {name: store.matrices[name].identity for name in chosen}
     validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
     report = _report(training.data, validated, settings, notes, time.perf_counter() - start)
-    return FitResult(report, _write(settings, training, validated, report, chosen))
+    return FitResult(report, _write(settings, training, validated, report, chosen, identities))
 
 
 def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -83,7 +84,10 @@ def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
     named = {item.name: item for item in backbones.resolve(settings.features)}
     found = store.matrices
     if "backbones" not in settings.features.model_fields_set:
-        return {name: Backbone.from_dict(info.provenance["configured"]) for name, info in found.items()}
+        # An identity may have been computed first under another name, which its provenance then has.
+        return {
+            name: replace(Backbone.from_dict(info.provenance["configured"]), name=name) for name, info in found.items()
+        }
     if absent := [name for name in named if name not in found]:
         raise StoreError(
             f"{store.path}: has features of {', '.join(sorted(found))}, not of {', '.join(absent)}: "
@@ -145,7 +149,7 @@ def _load(store: Store, names: Sequence[str], settings: Settings, listener: List
         groups=None if groups is None else groups[rows],
     )
     if not np.isfinite(data.X).all():
-        raise StoreError(f"{store.path}: has features that are not finite; run `stackcls features --replace`")
+        raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
     return _Rows(data, table, rows, notes)
 
 
@@ -180,15 +184,18 @@ def _report(data: TrainingSet, validated: Validated, settings: Settings, notes: 
 
 
 def _write(
-    settings: Settings, training: _Rows, validated: Validated, report: Report, chosen: dict[str, Backbone]
+    settings: Settings,
+    training: _Rows,
+    validated: Validated,
+    report: Report,
+    chosen: dict[str, Backbone],
+    identities: dict[str, Identity],
 ) -> tuple[Path, ...]:
     files, data = settings.files, training.data
     report.save(files.report)
     write_text(files.report_text, text.document(report))
     pictures.save_confusion(report, files.confusion)
     write_text(files.predictions, _predictions_csv(training, validated))
-    with Store(files.features) as store:
-        identities = {name: store.matrices[name].identity for name in data.names}
     items = [
         ModelBackbone(chosen[name], identities[name], width, _hints(chosen[name], files.folder))
         for name, width in zip(data.names, data.widths, strict=True)
@@ -209,9 +216,10 @@ def _write(
 
 def _hints(backbone: Backbone, folder: Path) -> tuple[str, ...]:
     """Where a weights file is: relative to the model, then absolute."""
-    if backbone.file is None:
+    file = loading.find(backbone, must_exist=False)
+    if file is None:
         return ()
-    absolute = os.path.abspath(backbone.file)
+    absolute = os.path.abspath(file)
     try:
         return os.path.relpath(absolute, folder), absolute
     except ValueError:  # on Windows, another drive
