@@ -6,6 +6,7 @@ BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 demo: .venv/ready
 	$(BIN)/stackcls demo
+	@echo 'stackcls is in $(BIN): begin with `. .venv/bin/activate` (Windows: .venv\Scripts\activate).'
 
 test: demo .venv/ready-dev
 	$(BIN)/ruff check

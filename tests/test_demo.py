@@ -72,3 +72,8 @@ def test_the_readme_names_every_command():
     for name in cli.commands:
         assert f"`{name}" in text
     assert text.index("make demo") < text.index("make test") < text.index("## ")
+
+
+def test_no_page_has_a_gap_left_to_fill():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert not re.search(r"^[A-Z]+_[A-Z_]+$", page.read_text(), re.MULTILINE), page.name
