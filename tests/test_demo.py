@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from stackcls.backbones import BUNDLED
 from stackcls.cli import cli
 from stackcls.report.results import Report
-from stackcls.stages import demo
+from stackcls.stages import demo, init
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +19,17 @@ def test_the_digits_are_written_as_class_folders_and_one_of_each_is_kept_back(tm
     assert len(list(data.images.glob("*/*.png"))) == 1797 - 10
     assert sorted(path.name for path in data.images.iterdir()) == [f"digit {number}" for number in range(10)]
     assert len(list(data.new_images.glob("*.png"))) == 10
+
+
+def test_the_settings_of_the_demo_are_a_file_beside_the_images(tmp_path: Path):
+    data = demo.prepare(tmp_path / "demo")
+    assert data.settings.images == tmp_path / "demo" / "images"
+    assert [entry.name for entry in data.settings.features.backbones] == list(BUNDLED)
+    assert (tmp_path / "demo" / "pipeline.yaml").is_file()
+
+
+def test_the_pipeline_at_the_top_is_the_one_that_init_writes():
+    assert (ROOT / "pipeline.yaml").read_text() == init.template()
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(stackcls, tmp_path: Path):

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stackcls import config
 from stackcls.backbones import BUNDLED
-from stackcls.config import build
 from stackcls.errors import ConfigError
-from stackcls.files import replacing
+from stackcls.files import write_text
 from stackcls.settings import Settings
 
 MARKER = "this folder was made by stackcls demo"
@@ -21,7 +21,7 @@ KEPT_BACK = 1
 
 @dataclass(frozen=True)
 class DemoData:
-    """Folders of the demo: images to learn from, a few kept back for predicting, and the settings for both."""
+    """Folders of the demo: images to learn from, a few kept back for predicting, and the settings."""
 
     images: Path
     new_images: Path
@@ -48,14 +48,11 @@ def prepare(folder: Path) -> DemoData:
     marker.write_text(MARKER + "\n")
     images, new = folder / "images", folder / "new"
     for folder_name, file_name, picture, is_new in _digits():
-        with replacing((new if is_new else images / folder_name) / file_name) as temporary:
-            picture.save(temporary, format="PNG")
-    raw = {
-        "images": str(images),
-        "artifacts": str(folder / "artifacts"),
-        "features": {"backbones": list(BUNDLED), "batch_size": 64},
-    }
-    return DemoData(images, new, build(raw))
+        parent = new if is_new else images / folder_name
+        parent.mkdir(parents=True, exist_ok=True)
+        picture.save(parent / file_name)  # not synced one by one: a demo that was cut short writes them all again
+    write_text(folder / "pipeline.yaml", PIPELINE)
+    return DemoData(images, new, config.read(folder / "pipeline.yaml"))
 
 
 def _digits() -> Iterator[tuple[str, str, Image.Image, bool]]:
@@ -70,6 +67,15 @@ def _digits() -> Iterator[tuple[str, str, Image.Image, bool]]:
         yield f"digit {label}", f"{label}-{counts[label]:03d}.png", picture, counts[label] < KEPT_BACK
         counts[label] += 1
 
+
+PIPELINE = f"""\
+# Settings of the demo: the four small backbones that come with stackcls, on handwritten digits.
+images: images
+artifacts: artifacts
+features:
+  backbones: [{", ".join(BUNDLED)}]
+  batch_size: 64
+"""
 
 CLOSING = """\
 That was the whole job. For your own photos, with one folder per class:
