@@ -184,6 +184,7 @@ def evaluate(
     console.list_rejected(rejected)
     if output:
         report.save(output)
+        console.say(f"wrote {output}")
     click.echo(text.summary(report), nl=False)
     return FAILED if strict and rejected else DONE
 

@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from stackcls.errors import ConfigError
 
 CHUNK = 1 << 20
 
@@ -42,6 +45,16 @@ def write_text(target: Path, text: str) -> None:
     """Write a UTF-8 text file whole, or not at all; line ends are kept as given."""
     with replacing(target) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+def check_writable(folder: Path) -> None:
+    """Create a folder and try to write in it, before hours of work; raise `ConfigError` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"artifacts: {folder} cannot be written to ({error.strerror}); give another folder") from None
 
 
 def digest_file(path: Path, start: int = 0) -> str:

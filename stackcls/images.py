@@ -67,6 +67,8 @@ def decode(data: bytes, name: str) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(name, f"{image.width}x{image.height} pixels are over {MAX_PIXELS}")
+            if image.mode == "F":
+                raise UnreadableImage(name, "floating-point pixels are not supported, since their range is not stated")
             image.load()
             return _to_rgb(_upright(image))
     except UnreadableImage:
@@ -123,8 +125,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if mode.startswith("I"):
         values = np.clip(np.asarray(image, dtype=np.float64), 0, 65535)
         return Image.fromarray(np.rint(values * (255 / 65535)).astype(np.uint8)).convert("RGB")
-    if mode == "F":
-        raise ValueError("floating-point pixels have no stated range")
     if mode in TRANSLUCENT_MODES or "transparency" in image.info:
         opaque = image.convert("RGBA")
         white = Image.new("RGBA", opaque.size, "white")

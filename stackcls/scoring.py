@@ -15,6 +15,7 @@ from stackcls.stack import per_class, probabilities
 BINS = 15
 CONFIDENCE = 0.95
 EXACT_BELOW = 25
+TIE = 1e-12
 TEMPERATURES = (1e-3, 1e3)
 
 Ints = NDArray[np.int64]
@@ -81,15 +82,17 @@ def gain(predictions: Predictions, scores: Mapping[str, Score]) -> Gain:
     if stack_only + single_only:
         _, p_value = mcnemar(table, exact=stack_only + single_only < EXACT_BELOW)
     interval = _corrected_interval(differences, predictions.fold)
-    method = f"{CONFIDENCE:.0%} corrected resampled t (Nadeau and Bengio 2003)" if interval else "none: one fold"
+    method = f"{CONFIDENCE:.0%} corrected resampled t (Nadeau and Bengio 2003)"
+    if interval is None:
+        method = "none: one fold" if len(differences) < 2 else "none: all folds have the same gain"
     tests = McNemar(stack_only, single_only, float(min(1.0, p_value)))
     return Gain(best, float(differences.mean()), differences.tolist(), interval, method, tests)
 
 
 def _corrected_interval(differences: Floats, fold: Ints) -> list[float] | None:
     count = len(differences)
-    if count < 2:
-        return None
+    if count < 2 or np.ptp(differences) < TIE:
+        return None  # folds that happen to agree say nothing about their spread
     test_share = float(np.mean([(fold == number).mean() for number in np.unique(fold)]))
     variance = differences.var(ddof=1) * (1 / count + test_share / (1 - test_share))
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(variance))

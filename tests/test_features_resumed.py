@@ -219,7 +219,7 @@ def test_bad_images_are_listed_and_fail_a_run_only_if_asked(
     assert status == expected
     assert "warning: 2 images could not be read and were left out:\n" in err
     assert "  red/bad.jpg: the file is empty\n" in err
-    assert "  red/float.tif: damaged or cut short (floating-point pixels have no stated range)\n" in err
+    assert "  red/float.tif: floating-point pixels are not supported, since their range is not stated\n" in err
     with Store(settings.files.features) as store:
         assert len(store.table.paths) == 27
 
@@ -253,3 +253,18 @@ def test_an_interrupted_command_exits_with_130(stackcls, settings, fake_engine, 
     status, out, err = stackcls("features", "-c", config_file(settings, tmp_path))
     assert (status, out) == (130, "")
     assert err.endswith("interrupted; what `features` has finished is kept, and goes on with the same command\n")
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(stackcls, settings, fake_engine, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    file = config_file(settings, tmp_path)
+    status, out, err = stackcls("features", "-c", file, "--artifacts", tmp_path / "file")
+    assert (status, out) == (2, "")
+    assert f"error: artifacts: {tmp_path / 'file'} cannot be written to" in err
+    assert fake_engine.computed == {}
+
+
+def test_too_few_classes_are_said_at_once(stackcls, settings, fake_engine, tmp_path):
+    err = stackcls("features", "-c", config_file(settings, tmp_path), "--images", settings.images / "red")[2]
+    assert "warning: no labels in" in err
+    assert "`fit` needs at least two classes" in err

@@ -166,7 +166,7 @@ def test_nothing_on_standard_input(predict, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     status, out, err = predict("-")
     assert (status, out) == (1, "")
-    assert err.startswith("error: no images in -; looked for .bmp")
+    assert err.startswith("error: no paths on standard input")
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "table"])

@@ -221,3 +221,17 @@ def test_each_fold_gets_the_temperature_of_the_others():
     temperature = scoring.fit_temperature(decisions[fold != 2], given[fold != 2])
     np.testing.assert_array_equal(shares[fold == 2], probabilities(decisions[fold == 2], temperature))
     np.testing.assert_array_equal(shares.argmax(axis=1), decisions.argmax(axis=1))
+
+
+def test_folds_that_agree_give_no_interval():
+    """Equal gains have no spread, but a zero-width interval would promise certainty."""
+    given = np.array([0, 1, 0, 1] * 4)
+    fold = np.repeat(np.arange(4), 4)
+    stacked, single = given.copy(), given.copy()
+    stacked[::4] = 1 - stacked[::4]
+    single[1::4] = 1 - single[1::4]
+    ranking = {name: np.eye(2)[predicted] for name, predicted in ((STACK, stacked), ("one", single))}
+    predictions = scoring.Predictions(given, fold, ranking)
+    gain = scoring.gain(predictions, {name: scoring.score(predictions, name) for name in ranking})
+    assert (gain.mean, gain.interval, gain.interval_method) == (0, None, "none: all folds have the same gain")
+    assert (gain.mcnemar.stack_only, gain.mcnemar.single_only) == (4, 4)

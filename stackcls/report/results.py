@@ -64,7 +64,7 @@ class Gain:
     mean : float
     folds : list of float
     interval : list of two floats, or None
-        95 % interval of the mean; None with a single fold.
+        95 % interval of the mean; None with a single fold, or where all folds have the same gain.
     interval_method : str
     mcnemar : McNemar
     """

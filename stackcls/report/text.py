@@ -47,6 +47,8 @@ def gain_sentence(report: Report) -> str:
     if gain.interval:
         low, high = gain.interval
         interval = f" (95 % interval {100 * low:+.2f} to {100 * high:+.2f}, corrected for overlapping folds)"
+    elif len(gain.folds) > 1:
+        interval = " (no interval: all folds have the same gain)"
     return (
         f"The stack against the best single backbone, {gain.over}: {100 * gain.mean:+.2f} points{interval}. "
         f"It alone is right on {test.stack_only} images, {gain.over} alone on {test.single_only} "

@@ -15,6 +15,7 @@ from stackcls.backbones import Backbone
 from stackcls.blocks import Block, BlockFolder
 from stackcls.errors import IdentityMismatch, StoreDamaged, StoreError, StoreMissing
 from stackcls.extraction import ImageInput
+from stackcls.files import check_writable
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
 from stackcls.loading import Located
@@ -91,9 +92,11 @@ def run(
     start = time.perf_counter()
     known = backbones.resolve(settings.features)
     source = sources.scan(settings.images)
-    if dry_run:
-        known = _without_absent(known, settings, listener)
+    absent = _announce_absent(known, settings, listener) if dry_run else set()
+    known = tuple(backbone for backbone in known if backbone.name not in absent)
     located = loading.locate(known, settings, offline, listener)
+    if not dry_run:
+        check_writable(settings.artifacts)
     listing = hash_all(source, listener)
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
@@ -104,7 +107,9 @@ def run(
         finished = _finished(located, old, folder)
         wanted = set(listing.sha256.values())
         reused = {item.backbone.name: len(wanted & finished[item.identity.digest]) for item in located}
-        missing = {item.backbone.name: len(wanted) - reused[item.backbone.name] for item in located}
+        missing = dict.fromkeys(sorted(absent), len(wanted))
+        reused |= dict.fromkeys(absent, 0)
+        missing |= {item.backbone.name: len(wanted) - reused[item.backbone.name] for item in located}
         _announce(listing, missing, reused, listener)
         if dry_run:
             return _result(target, listing, missing, reused, start, written=False)
@@ -117,12 +122,12 @@ def run(
     return _result(target, listing, missing, reused, start, written)
 
 
-def _without_absent(known: Sequence[Backbone], settings: Settings, listener: Listener) -> tuple[Backbone, ...]:
-    """Leave out backbones whose weights would have to be fetched first, and say so."""
+def _announce_absent(known: Sequence[Backbone], settings: Settings, listener: Listener) -> set[str]:
+    """Say which weights would have to be fetched first; return the backbones that need them."""
     wanted = loading.absent(known)
     for name, download in wanted.items():
         listener.say(f"{name}: would fetch {download.url(settings.weights.base_url)}, and compute all images")
-    return tuple(backbone for backbone in known if backbone.name not in wanted)
+    return set(wanted)
 
 
 def _result(
@@ -184,6 +189,9 @@ def _announce(listing: Listing, missing: dict[str, int], reused: dict[str, int],
         listener.warn(f"files of formats that are not read were passed over: {counts}")
     if source.class_names and {name.lower() for name in source.class_names} <= SPLITS:
         listener.warn(f"the class folders are called {', '.join(source.class_names)}; if these are splits, give one")
+    if len(source.class_names) < 2:
+        found = "one class" if source.class_names else "no labels"
+        listener.warn(f"{found} in {source.root}: features can be computed, but `fit` needs at least two classes")
     listener.say(f"{len(source.entries)} images of {len(source.class_names)} classes in {source.root} ({source.kind})")
     for name, count in missing.items():
         listener.say(f"  {name}: {count} to compute, {reused[name]} there")

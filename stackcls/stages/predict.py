@@ -83,6 +83,8 @@ def run(
         yield from _predict_store(fitted, Path(inputs[0]), top)
         return
     paths = list(_expand(inputs, standard_input))
+    if not paths and list(inputs) == ["-"]:
+        raise SourceError("no paths on standard input; give one per line")
     if not paths:
         raise SourceError(f"no images in {', '.join(inputs)}; looked for {', '.join(sorted(sources.SUFFIXES))}")
     with listener.track("predict", len(paths), "image") as advance:
