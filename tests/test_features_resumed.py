@@ -8,6 +8,7 @@ from PIL import Image
 from stackcls.blocks import BlockFolder
 from stackcls.stages import features
 from stackcls.store import Store
+from stackcls.weightfiles import Download
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
 
 PER_BLOCK = features.BATCHES_PER_BLOCK * 4  # images
@@ -268,3 +269,14 @@ def test_too_few_classes_are_said_at_once(stackcls, settings, fake_engine, tmp_p
     err = stackcls("features", "-c", config_file(settings, tmp_path), "--images", settings.images / "red")[2]
     assert "warning: no labels in" in err
     assert "`fit` needs at least two classes" in err
+
+
+def test_a_dry_run_counts_a_configured_backbone_whose_weights_went(settings, fake_engine, monkeypatch):
+    """Its matrix is configured still, and must not be taken for one that new images would leave behind."""
+    features.run(settings)
+    write_photo(settings.images / "red/new.png", (190, 70, 60), 77)
+    download = Download("two.h5", "http://example.invalid/two.h5", "")
+    monkeypatch.setattr(
+        "stackcls.loading.absent", lambda known: {item.name: download for item in known if item.name == "two"}
+    )
+    assert features.run(settings, dry_run=True).computed == {"one": 1, "two": 28}

@@ -276,3 +276,8 @@ def test_a_report_of_another_format(hard):
 def test_settings_that_do_not_do(hard):
     with pytest.raises(ConfigError, match="recipe: 'in-sampel' is not one of in-sample, out-of-fold"):
         make_settings(hard.images, hard.artifacts, stack={"recipe": "in-sampel"})
+
+
+def test_a_baseline_that_is_not_known_is_refused(settings):
+    with pytest.raises(ConfigError, match="baseline: 'linear-svn' is not one of linear-svm"):
+        fit.run(settings, baseline="linear-svn")

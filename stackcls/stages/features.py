@@ -103,7 +103,7 @@ def run(
     try:
         if old is not None and not replace:
             _check_identities(old, located, target)
-            _check_coverage(old, located, listing, target)
+            _check_coverage(old, {item.backbone.name for item in located} | absent, listing, target)
         finished = _finished(located, old, folder)
         wanted = set(listing.sha256.values())
         reused = {item.backbone.name: len(wanted & finished[item.identity.digest]) for item in located}
@@ -159,9 +159,9 @@ def _check_identities(old: Store, located: Sequence[Located], target: Path) -> N
             )
 
 
-def _check_coverage(old: Store, located: Sequence[Located], listing: Listing, target: Path) -> None:
+def _check_coverage(old: Store, configured: set[str], listing: Listing, target: Path) -> None:
     """Refuse to drop finished matrices that are not configured now and lack rows of new images."""
-    others = sorted(set(old.matrices) - {item.backbone.name for item in located})
+    others = sorted(set(old.matrices) - configured)
     if others and not set(listing.sha256.values()) <= set(old.table.sha256):
         raise StoreError(
             f"{target}: has features of {', '.join(others)} too, which are not configured now and would lack the new "

@@ -12,7 +12,7 @@ import numpy as np
 
 from stackcls import backbones, loading, model, modelfile, scoring, validation
 from stackcls.backbones import Backbone, Identity
-from stackcls.errors import IdentityMismatch, StoreError, TrainingError
+from stackcls.errors import ConfigError, IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file, write_text
 from stackcls.listener import Listener, Silent
 from stackcls.model import ModelBackbone, StackModel
@@ -60,11 +60,15 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
 
     Raises
     ------
+    ConfigError
+        If the baseline is not one of those.
     StoreError
         If there is no usable feature file, or it lacks a backbone that the settings name.
     TrainingError
         If the labels do not allow the folds.
     """
+    if baseline not in (None, *BASELINES):
+        raise ConfigError(f"baseline: {baseline!r} is not one of {', '.join(BASELINES)}")
     listener = listener or Silent()
     start = time.perf_counter()
     with Store(settings.files.features) as store:
