@@ -4,12 +4,13 @@ import csv
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from stackcls.bases import Basis
 from stackcls.errors import ConfigError
 from stackcls.settings import BackboneEntry, FeatureSettings
 
@@ -153,6 +154,30 @@ class Identity:
         """One clause for each field in which `other` differs from this one."""
         mine, theirs = asdict(self), asdict(other)
         return [f"{key}: {mine[key]!r} against {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
+
+
+@dataclass(frozen=True)
+class Located:
+    """A backbone with all that an engine needs to run it.
+
+    Attributes
+    ----------
+    backbone : Backbone
+    weights : Path or None
+        The file with the weights or the saved model; None for random weights.
+    identity : Identity
+    basis : Basis or None
+        What was fitted on a sample of the images, where the precision needs it.
+    """
+
+    backbone: Backbone
+    weights: Path | None
+    identity: Identity
+    basis: Basis | None = None
+
+    def with_basis(self, basis: Basis) -> "Located":
+        """The same backbone on that basis, which is part of its identity."""
+        return replace(self, basis=basis, identity=replace(self.identity, basis=basis.digest))
 
 
 @cache

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackcls.bases import Basis
 from stackcls.files import replacing
 
 Features = NDArray[np.float32]
@@ -68,11 +69,28 @@ class BlockFolder:
             except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
                 path.unlink(missing_ok=True)
 
+    def keep_basis(self, key: str, basis: Basis) -> None:
+        """Write down a basis fitted by this run, so that a run that goes on from its blocks uses the same."""
+        said = json.dumps({"kind": basis.kind, "layout": basis.layout}).encode()
+        buffer = io.BytesIO()
+        np.savez(buffer, said=np.frombuffer(said, dtype=np.uint8), values=basis.values)
+        with replacing(self.folder / f"{key}.basis") as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+    def basis(self, key: str) -> Basis | None:
+        """The basis written down under a key, if there is one and it is whole."""
+        try:
+            with open(self.folder / f"{key}.basis", "rb") as raw, np.load(raw, allow_pickle=False) as archive:
+                said = json.loads(archive["said"].tobytes())
+                return Basis(said["kind"], said["layout"], archive["values"])
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+            return None
+
     def clear(self) -> None:
         """Remove all blocks and what a killed writer left behind."""
         if not self.folder.is_dir():
             return
-        for pattern in ("*.npz", ".*.tmp"):
+        for pattern in ("*.npz", "*.basis", ".*.tmp"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
         self.folder.rmdir()

@@ -67,6 +67,7 @@ def init(target: Path, force: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be computed.")
 @click.option("--offline", is_flag=True, help="Never fetch weights.")
 @click.option("--replace", is_flag=True, help="Let matrices that were made otherwise be replaced.")
+@click.option("--refit", is_flag=True, help="Fit 8-bit ranges anew on the images as they are now.")
 @strict_option
 def features(
     config: Path | None,
@@ -76,6 +77,7 @@ def features(
     dry_run: bool,
     offline: bool,
     replace: bool,
+    refit: bool,
     strict: bool,
 ) -> int:
     """Turn images into features: one matrix per backbone in features.h5."""
@@ -84,7 +86,7 @@ def features(
 
     console = Console()
     settings = _settings(config, overrides, artifacts=artifacts, images=images)
-    result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, listener=console)
+    result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, refit=refit, listener=console)
     console.list_rejected(dict(result.rejected))
     if dry_run:
         click.echo(f"would compute {sum(result.computed.values())} rows, reuse {sum(result.reused.values())}")

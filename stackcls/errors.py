@@ -8,6 +8,7 @@
     │   └── SourceMissing (FileNotFoundError)
     ├── UnreadableImage (ValueError)         one image that cannot be decoded
     ├── WeightsError (OSError)               pretrained weights missing, damaged or not to be had
+    ├── EngineError (RuntimeError)           a network that an engine cannot run
     ├── StoreError (ValueError)              a feature file that cannot be used
     │   ├── StoreMissing (FileNotFoundError)
     │   ├── StoreDamaged                     its checksum does not hold
@@ -59,6 +60,10 @@ class UnreadableImage(StackclsError, ValueError):
 
 class WeightsError(StackclsError, OSError):
     """Pretrained weights are missing, damaged or cannot be fetched."""
+
+
+class EngineError(StackclsError, RuntimeError):
+    """An engine cannot run a network that Keras can."""
 
 
 class StoreError(StackclsError, ValueError):

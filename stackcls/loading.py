@@ -1,14 +1,15 @@
 """From backbones as configured to extractors ready to run: weights found, identities known, graphs compiled."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackcls import weightfiles
-from stackcls.backbones import Backbone, Identity, architectures
+from stackcls import engines, weightfiles
+from stackcls.backbones import Backbone, Located, architectures
 from stackcls.engines import Engine, Extractor
-from stackcls.errors import WeightsError
+from stackcls.errors import EngineError, WeightsError
 from stackcls.files import digest_file
 from stackcls.listener import Listener
 from stackcls.settings import Settings, WeightSettings
@@ -16,20 +17,21 @@ from stackcls.weightfiles import Download
 
 
 @dataclass(frozen=True)
-class Located:
-    """A backbone whose weights have been found.
+class Prepared:
+    """Backbones ready to run.
 
     Attributes
     ----------
-    backbone : Backbone
-    weights : Path or None
-        None for random weights.
-    identity : Identity
+    extractors : mapping of str to Extractor
+        By the backbone's name, in order.
+    batch_size : int
+    made_by : mapping of str to mapping
+        Each engine's provenance, by the backbone's name.
     """
 
-    backbone: Backbone
-    weights: Path | None
-    identity: Identity
+    extractors: Mapping[str, Extractor]
+    batch_size: int
+    made_by: Mapping[str, Mapping[str, str]]
 
 
 def download_for(backbone: Backbone) -> Download | None:
@@ -63,7 +65,9 @@ def locate(backbones: Sequence[Backbone], settings: Settings, offline: bool, lis
         raise weightfiles.missing(next(iter(wanted.values())))
     if wanted:
         fetch_all(wanted, settings.weights, listener)
-    return tuple(_located(backbone, find(backbone), settings.features.precision) for backbone in backbones)
+    with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
+        work = pool.map(lambda backbone: _located(backbone, find(backbone), settings.features.precision), backbones)
+        return tuple(work)
 
 
 def absent(backbones: Sequence[Backbone]) -> dict[str, Download]:
@@ -105,11 +109,47 @@ def _located(backbone: Backbone, weights: Path | None, precision: str) -> Locate
     return Located(backbone, weights, backbone.identity(digest, precision))
 
 
-def prepare(located: Sequence[Located], engine: Engine, batch_size: int, listener: Listener) -> dict[str, Extractor]:
-    """Build and compile all backbones."""
-    extractors = {}
+def prepare(
+    located: Sequence[Located], engine: str, batch_size: int | None, n_images: int, listener: Listener, announce: bool
+) -> Prepared:
+    """Make all backbones ready, each on the engine that suits its precision.
+
+    Parameters
+    ----------
+    located : sequence of Located
+    engine : str
+        As configured; `auto` may take another one for a network that the fastest cannot run.
+    batch_size : int or None
+        None for what is fastest on the engine.
+    n_images : int
+        A batch is not larger than this.
+    listener : Listener
+    announce : bool
+        Whether to say which engine was taken, though it is a good one.
+    """
+    chosen: dict[str, Engine] = {}
+    for precision in dict.fromkeys(item.identity.precision for item in located):
+        choice = engines.choose(engine, precision)
+        chosen[precision] = choice.engine
+        if choice.makeshift:
+            listener.warn(choice.why)
+        elif announce:
+            listener.say(choice.why)
+    batch_size = batch_size or max((item.batch_size for item in chosen.values()), default=1)
+    batch_size = max(1, min(batch_size, n_images))
+    extractors: dict[str, Extractor] = {}
+    made_by: dict[str, Mapping[str, str]] = {}
     with listener.track("build", len(located), "backbone") as advance:
         for item in located:
-            extractors[item.backbone.name] = engine.prepare(item.backbone, item.weights, batch_size)
+            runs = chosen[item.identity.precision]
+            try:
+                extractors[item.backbone.name] = runs.prepare(item, batch_size)
+            except EngineError as error:
+                if engine != "auto" or item.basis is not None:
+                    raise
+                runs = engines.choose("tensorflow", item.identity.precision).engine
+                listener.warn(f"{error}; {item.backbone.name} runs on tensorflow")
+                extractors[item.backbone.name] = runs.prepare(item, batch_size)
+            made_by[item.backbone.name] = runs.provenance()
             advance(1)
-    return extractors
+    return Prepared(extractors, batch_size, made_by)

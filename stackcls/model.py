@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stackcls import engines, extraction, loading, weightfiles
-from stackcls.backbones import Backbone, Identity, bundled_file
-from stackcls.engines import Extractor
+from stackcls import extraction, loading, weightfiles
+from stackcls.backbones import Backbone, Identity, Located, bundled_file
+from stackcls.bases import Basis
 from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage, WeightsError
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener, Silent
-from stackcls.loading import Located
+from stackcls.loading import Prepared
 from stackcls.stack import StackedClassifier
 
 ImageLike = str | Path | NDArray[np.uint8]
@@ -32,12 +33,15 @@ class ModelBackbone:
     width : int
     hints : tuple of str
         Where the weights lay at fitting: relative to the model's folder, then absolute.
+    basis : Basis or None
+        What was fitted on a sample of the images before the features could be made (8-bit ranges).
     """
 
     backbone: Backbone
     identity: Identity
     width: int
     hints: tuple[str, ...]
+    basis: Basis | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class StackModel:
         class_names: Sequence[str],
         backbones: Sequence[ModelBackbone],
         engine: str,
-        batch_size: int,
+        batch_size: int | None,
         trained_on: NDArray[np.uint64],
         created_with: Mapping[str, str],
     ) -> None:
@@ -76,11 +80,11 @@ class StackModel:
         self.trained_on = trained_on
         self.created_with = dict(created_with)
         self.folder: Path | None = None
-        self._extractors: tuple[int, dict[str, Extractor]] | None = None
+        self._prepared: tuple[int, Prepared] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process: compiled networks, and where the file lay."""
-        return {**self.__dict__, "_extractors": None, "folder": None}
+        return {**self.__dict__, "_prepared": None, "folder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -150,9 +154,9 @@ class StackModel:
 
     def iterate(self, images: Sequence[ImageLike], listener: Listener | None = None) -> Iterator[Prediction]:
         """Yield one `Prediction` per image in order, with bounded memory; a bad image has its own."""
-        batch_size, extractors = self.extractors(len(images), listener or Silent())
+        prepared = self.prepared(len(images), listener or Silent())
         inputs = (_as_input(image, number) for number, image in enumerate(images))
-        for extracted in extraction.extract(inputs, extractors, batch_size):
+        for extracted in extraction.extract(inputs, prepared.extractors, prepared.batch_size):
             outcome: dict[int, Prediction] = {
                 position: Prediction(None, error) for position, error in extracted.failures.items()
             }
@@ -182,14 +186,20 @@ class StackModel:
         """Whether images, by content hash, were among those that the model was fitted on."""
         return np.isin(short_hashes(sha256), self.trained_on)
 
-    def extractors(self, n_images: int, listener: Listener) -> tuple[int, dict[str, Extractor]]:
-        """Batch size for so many images, and the backbones prepared for it; kept for the next call."""
-        batch_size = max(1, min(self.batch_size, n_images))
-        if self._extractors is None or self._extractors[0] < batch_size:
-            located = [Located(item.backbone, self._find_weights(item), item.identity) for item in self.backbones]
-            engine = engines.choose(self.engine)
-            self._extractors = batch_size, loading.prepare(located, engine, batch_size, listener)
-        return self._extractors
+    def prepared(self, n_images: int, listener: Listener) -> Prepared:
+        """The backbones made ready for so many images; kept for the next call."""
+        if self._prepared is None or self._prepared[0] < n_images:
+            with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
+                weights = list(pool.map(self._find_weights, self.backbones))
+            located = [
+                Located(item.backbone, file, item.identity, item.basis)
+                for item, file in zip(self.backbones, weights, strict=True)
+            ]
+            prepared = loading.prepare(located, self.engine, self.batch_size, n_images, listener, announce=False)
+            # A full batch does for any number of images.
+            full = prepared.batch_size < n_images or prepared.batch_size == self.batch_size
+            self._prepared = (sys.maxsize if full else n_images), prepared
+        return self._prepared[1]
 
     def _find_weights(self, item: ModelBackbone) -> Path | None:
         """Find a backbone's weights by their content: where they were, beside the model, in Keras's cache."""

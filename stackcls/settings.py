@@ -38,8 +38,21 @@ class BackboneEntry(Section):
         return self
 
 
+MAX_BATCH = 4096
+
+
 def _entry(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _batch_size(value: object) -> int | None:
+    """Read `auto` as None: what is fastest on the engine."""
+    if value is None or value == "auto":
+        return None
+    number = int(value) if isinstance(value, str) and value.isdigit() else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MAX_BATCH:
+        raise ValueError(f"batch_size is {value!r}; `auto` or a number of images from 1 to {MAX_BATCH} is allowed")
+    return number
 
 
 class FeatureSettings(Section):
@@ -48,11 +61,11 @@ class FeatureSettings(Section):
     backbones: tuple[Annotated[BackboneEntry, BeforeValidator(_entry)], ...] = tuple(
         BackboneEntry(name=name) for name in ARTICLE
     )
-    engine: Literal["auto", "tensorflow"] = "auto"
-    precision: Literal["float32"] = "float32"
+    engine: Literal["auto", "tensorflow", "openvino"] = "auto"
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
     pooling: Literal["average", "max"] = "average"
     views: tuple[Literal["original"]] = ("original",)
-    batch_size: int = Field(32, ge=1, le=4096)
+    batch_size: Annotated[int | None, BeforeValidator(_batch_size)] = None
 
     @model_validator(mode="after")
     def _names_differ(self) -> "FeatureSettings":

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls.backbones import Identity
+from stackcls.bases import Basis
 from stackcls.errors import StoreDamaged, StoreError, StoreMissing
 from stackcls.files import digest_file, replacing
 
@@ -65,11 +66,12 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class MatrixInfo:
-    """What a store says of one feature matrix."""
+    """What a store says of one feature matrix, and the basis that it was made on, where it has one."""
 
     identity: Identity
     provenance: Mapping[str, Any]
     width: int
+    basis: Basis | None = None
 
 
 class Store:
@@ -94,7 +96,7 @@ class Store:
         try:
             self._file = h5py.File(path, "r", locking=False)
             self.table = _read_table(self._file)
-            self.matrices = {name: _read_info(item) for name, item in self._file["features"].items()}
+            self.matrices = {name: _read_info(self._file, name) for name in self._file["features"]}
             self.created_with: dict[str, str] = json.loads(self._file.attrs["created_with"])
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise StoreError(f"{path}: the checksum holds, but the content is not as format 1 says: {error}") from None
@@ -155,6 +157,7 @@ def write(
             group = _create_group(file, "features")
             for name in sorted(matrices):
                 _write_matrix(group, name, len(table.paths), matrices[name], rows_of[name])
+            _write_bases(file, {name: info.basis for name, info in matrices.items() if info.basis is not None})
         header = f"{FORMAT} {VERSION} sha256={digest_file(temporary, USER_BLOCK)}\n"
         with open(temporary, "rb+") as raw:
             raw.write(header.encode().ljust(USER_BLOCK, b"\0"))
@@ -213,6 +216,17 @@ def _write_matrix(group: h5py.Group, name: str, n_rows: int, info: MatrixInfo, c
     dataset.attrs["sha256"] = state.hexdigest()
 
 
+def _write_bases(file: h5py.File, bases: Mapping[str, Basis]) -> None:
+    if not bases:
+        return
+    parent = _create_group(file, "bases")
+    for name in sorted(bases):
+        group, basis = _create_group(parent, name), bases[name]
+        group.attrs["kind"] = basis.kind
+        group.create_dataset("layout", data=basis.layout, dtype=h5py.string_dtype("utf-8"))
+        group.create_dataset("values", data=basis.values.astype(np.float32))
+
+
 def _verify(path: Path) -> None:
     """Check the first line and the checksum that it names."""
     if not path.is_file():
@@ -250,6 +264,12 @@ def _strings(dataset: h5py.Dataset) -> tuple[str, ...]:
     return tuple(dataset.asstr()[:].tolist())
 
 
-def _read_info(dataset: h5py.Dataset) -> MatrixInfo:
+def _read_info(file: h5py.File, name: str) -> MatrixInfo:
+    dataset, basis = file["features"][name], None
     identity = Identity.from_json(dataset.attrs["identity"])
-    return MatrixInfo(identity, json.loads(dataset.attrs["provenance"]), int(dataset.shape[1]))
+    if name in file.get("bases", ()):
+        group = file["bases"][name]
+        basis = Basis(str(group.attrs["kind"]), group["layout"].asstr()[()], group["values"][:])
+    if (basis.digest if basis else "") != identity.basis:
+        raise ValueError(f"the basis of {name!r} is not the one that its identity names")
+    return MatrixInfo(identity, json.loads(dataset.attrs["provenance"]), int(dataset.shape[1]), basis)

@@ -1,6 +1,6 @@
 """Tiny photos, an engine that needs no deep-learning library, and the command line as a function."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from stackcls import cli, config, engines
+from stackcls.backbones import Located
+from stackcls.bases import Basis
 from stackcls.settings import Settings
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -41,13 +43,27 @@ class FakeEngine:
     """Keeps the engines' contract without a network; remembers what it ran."""
 
     name: str = "fake"
+    batch_size: int = 4
     width: int = 8
     batches: dict[str, list[int]] = field(default_factory=dict)
 
-    def prepare(self, backbone: Any, weights: Path | None, batch_size: int) -> FakeExtractor:
+    calibrated: list[tuple[str, ...]] = field(default_factory=list)
+
+    def refusal(self, precision: str) -> str | None:
+        return None
+
+    def prepare(self, located: Located, batch_size: int) -> FakeExtractor:
+        backbone = located.backbone
         batches = self.batches.setdefault(backbone.name, [])
         mix = np.random.default_rng(backbone.seed).normal(size=(48, self.width))
+        if located.identity.precision == "int8":
+            assert located.basis is not None
+            mix = np.round(mix / located.basis.values[0]) * located.basis.values[0]
         return FakeExtractor(backbone.input_size, self.width, mix, batches)
+
+    def calibrate(self, located: Located, names: Sequence[str], sample: engines.Sample) -> Basis:
+        self.calibrated.append(tuple(names))
+        return Basis("int8-ranges", "{}", np.array([sample(8).mean() / 1000], dtype=np.float32))
 
     def provenance(self) -> Mapping[str, str]:
         return {"engine": self.name, "processor": "test"}
@@ -58,11 +74,20 @@ class FakeEngine:
         return {name: sum(batches) for name, batches in self.batches.items()}
 
 
+@pytest.fixture(autouse=True, scope="session")
+def compiled_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep compiled models out of the user's cache, also those of commands that are run as processes."""
+    with pytest.MonkeyPatch.context() as patched:
+        folder = tmp_path_factory.mktemp("compiled")
+        patched.setenv("STACKCLS_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """Let every engine asked for be the fake one."""
     engine = FakeEngine()
-    monkeypatch.setattr(engines, "choose", lambda name: engine)
+    monkeypatch.setattr(engines, "choose", lambda name, precision: engines.Choice(engine, f"engine: fake, {precision}"))
     return engine
 
 

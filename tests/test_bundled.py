@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from stackcls import backbones, config, engines
+from stackcls.backbones import Located
+from stackcls.files import digest_file
 from tests.conftest import SHARED, needs_shared
 
 RECORD = json.loads(backbones.bundled_file("training").with_suffix(".json").read_text())
@@ -38,7 +40,8 @@ def test_a_linear_probe_reaches_what_the_record_says(name):
 
     settings = config.build({"features": {"backbones": [name]}})
     backbone = backbones.resolve(settings.features)[0]
-    extractor = engines.choose("tensorflow").prepare(backbone, backbone.file, BATCH)
+    located = Located(backbone, backbone.file, backbone.identity(digest_file(backbone.file), "float32"))
+    extractor = engines.choose("auto", "float32").engine.prepare(located, BATCH)
     assert (extractor.input_size, extractor.width) == (32, RECORD[name]["width"])
 
     def features(images: np.ndarray) -> np.ndarray:

@@ -31,11 +31,8 @@ def test_defaults_are_the_articles():
     assert settings == Settings()
     assert (settings.images, settings.artifacts) == (Path("data/images"), Path("artifacts"))
     assert tuple(entry.name for entry in settings.features.backbones) == ARTICLE
-    assert (settings.features.pooling, settings.features.precision, settings.features.batch_size) == (
-        "average",
-        "float32",
-        32,
-    )
+    assert (settings.features.pooling, settings.features.precision) == ("average", "float32")
+    assert settings.features.batch_size is None
     assert (settings.stack.recipe, settings.stack.base.C, settings.stack.meta.C) == ("in-sample", 1.0, 1.0)
     assert (settings.cv.folds, settings.cv.seed) == (3, 0)
 
@@ -171,10 +168,12 @@ BAD_SETTINGS = [
     ({"features": {"backbones": [{**MOBILE, "size": 3}]}}, r"features\.backbones\.0\.size: unknown key; .*input_size"),
     ({"features": {"pooling": "median"}}, r"features\.pooling: 'median' is not one of average, max$"),
     ({"features": {"views": ["hflip"]}}, r"features\.views\.0: 'hflip' is not one of original$"),
-    ({"features": {"engine": "torch"}}, r"features\.engine: 'torch' is not one of auto, tensorflow$"),
-    ({"features": {"batch_size": "many"}}, r"features\.batch_size: 'many' does not do: .*integer"),
-    ({"features": {"batch_size": 0}}, r"features\.batch_size: 0 does not do: .*greater than or equal to 1"),
-    ({"features": {"batch_size": 2.5}}, r"features\.batch_size: 2\.5 does not do: "),
+    ({"features": {"engine": "torch"}}, r"features\.engine: 'torch' is not one of auto, tensorflow, openvino$"),
+    ({"features": {"precision": "int4"}}, r"features\.precision: 'int4' is not one of float32, bfloat16, int8$"),
+    *(
+        ({"features": {"batch_size": value}}, rf"features\.batch_size.* {shown}; `auto` or a number .* from 1 to 4096")
+        for value, shown in (("many", "'many'"), (0, "0"), (2.5, r"2\.5"), (True, "True"), (5000, "5000"))
+    ),
     ({"features": "fast"}, r"features: 'fast' does not do: "),
     ({"features": {"backbones": []}}, r"features: backbones is empty; name at least one$"),
     ({"features": {"backbones": [{"architecture": "VGG16"}]}}, r"features\.backbones\.0\.name: is missing$"),

@@ -7,22 +7,29 @@ import pytest
 from PIL import Image
 
 from stackcls import backbones, config, engines
+from stackcls.backbones import Located
 from stackcls.errors import ConfigError, WeightsError
+from stackcls.files import digest_file
 
 pytestmark = pytest.mark.slow
 
 BATCH = 4
 
 
-@pytest.fixture(scope="module", params=["tensorflow"])
+@pytest.fixture(scope="module", params=["tensorflow", "openvino"])
 def engine(request):
     """Every engine runs the whole of this file."""
-    return engines.choose(request.param)
+    return engines.choose(request.param, "float32").engine
 
 
 def resolve(**entry) -> backbones.Backbone:
     settings = config.build({"features": {"backbones": [entry]}})
     return backbones.resolve(settings.features)[0]
+
+
+def prepare(engine, backbone, weights, batch_size, precision="float32"):
+    digest = digest_file(weights) if weights else f"random:{backbone.seed}"
+    return engine.prepare(Located(backbone, weights, backbone.identity(digest, precision)), batch_size)
 
 
 def noise(count: int, size: int) -> np.ndarray:
@@ -56,7 +63,7 @@ def test_the_article_s_backbones_equal_keras(engine, tmp_path: Path, name, funct
     loaded = img_to_array(load_img(file, target_size=(size, size), interpolation="bilinear"))
     theirs = model.predict(getattr(applications, module).preprocess_input(loaded[None].copy()), verbose=0)
 
-    extractor = engine.prepare(resolve(name=name, weights="random", seed=7), None, BATCH)
+    extractor = prepare(engine, resolve(name=name, weights="random", seed=7), None, BATCH)
     assert (extractor.input_size, extractor.width) == (size, width)
     ours = extractor(images.resize(images.decode(file.read_bytes(), "photo"), size)[None])
     assert ours.shape == (1, width)
@@ -70,7 +77,7 @@ def small(engine):
     backbone = resolve(
         name="small", architecture="MobileNet", input_size=32, weights="random", arguments={"alpha": 0.25}
     )
-    return engine.prepare(backbone, None, BATCH)
+    return prepare(engine, backbone, None, BATCH)
 
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(small):
@@ -91,7 +98,7 @@ def test_the_input_is_left_as_it_was(small):
 def test_the_same_seed_gives_the_same_features_and_another_seed_others(engine):
     def features(seed: int) -> np.ndarray:
         entry = {"name": "x", "architecture": "MobileNet", "input_size": 32, "weights": "random", "seed": seed}
-        return engine.prepare(resolve(**entry), None, BATCH)(noise(2, 32))
+        return prepare(engine, resolve(**entry), None, BATCH)(noise(2, 32))
 
     first = features(1)
     assert np.array_equal(first, features(1))
@@ -105,9 +112,9 @@ def test_max_pooling_is_the_largest_over_positions(engine, tmp_path: Path):
     keras.Model(inputs, keras.layers.MaxPooling2D(4)(inputs)).save(tmp_path / "m.keras")
     entry = {"name": "m", "model": str(tmp_path / "m.keras"), "preprocessing": "none"}
     images = noise(3, 16)
-    largest = engine.prepare(resolve(**entry, pooling="max"), tmp_path / "m.keras", BATCH)(images)
+    largest = prepare(engine, resolve(**entry, pooling="max"), tmp_path / "m.keras", BATCH)(images)
     assert np.array_equal(largest, images.max(axis=(1, 2)))
-    mean = engine.prepare(resolve(**entry, pooling="average"), tmp_path / "m.keras", BATCH)(images)
+    mean = prepare(engine, resolve(**entry, pooling="average"), tmp_path / "m.keras", BATCH)(images)
     assert mean.shape == (3, 3)
     assert not np.allclose(mean, largest)
 
@@ -119,7 +126,7 @@ def test_a_saved_model_gets_the_preprocessing_it_names(engine, tmp_path: Path, m
     inputs = keras.Input((8, 8, 3))
     keras.Model(inputs, keras.layers.Flatten()(inputs)).save(tmp_path / "flat.keras")
     entry = {"name": "flat", "model": str(tmp_path / "flat.keras"), "preprocessing": mode}
-    extractor = engine.prepare(resolve(**entry), tmp_path / "flat.keras", BATCH)
+    extractor = prepare(engine, resolve(**entry), tmp_path / "flat.keras", BATCH)
     images = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)])
     rows = extractor(images)
     assert rows.min() == pytest.approx(low, abs=1e-3)
@@ -130,7 +137,7 @@ def test_a_named_layer_of_the_top_is_taken_as_it_is(engine):
     from keras import applications
 
     entry = {"name": "fc7", "architecture": "VGG16", "layer": "fc2", "weights": "random", "seed": 3}
-    extractor = engine.prepare(resolve(**entry), None, 1)
+    extractor = prepare(engine, resolve(**entry), None, 1)
     assert extractor.width == 4096
 
     import keras
@@ -146,10 +153,10 @@ def test_a_named_layer_of_the_top_is_taken_as_it_is(engine):
 def test_a_layer_that_keras_named_by_counting_is_the_one_of_a_fresh_network(engine):
     """InceptionV3's convolutions are numbered through; what was built before must not shift the numbers."""
     entry = {"name": "b", "architecture": "InceptionV3", "weights": "random", "input_size": 96}
-    assert engine.prepare(resolve(**entry, layer="activation_5"), None, 1).width == 64
-    assert engine.prepare(resolve(**entry, layer="conv2d"), None, 1).width == 32
+    assert prepare(engine, resolve(**entry, layer="activation_5"), None, 1).width == 64
+    assert prepare(engine, resolve(**entry, layer="conv2d"), None, 1).width == 32
     with pytest.raises(ConfigError, match=r"no layer 'activation_100'|says: "):
-        engine.prepare(resolve(**entry, layer="activation_100"), None, 1)
+        prepare(engine, resolve(**entry, layer="activation_100"), None, 1)
 
 
 def test_a_layer_of_a_saved_model_that_takes_any_size(engine, tmp_path: Path):
@@ -159,25 +166,25 @@ def test_a_layer_of_a_saved_model_that_takes_any_size(engine, tmp_path: Path):
     hidden = keras.layers.Conv2D(5, 3, name="hidden")(inputs)
     keras.Model(inputs, keras.layers.Conv2D(7, 3)(hidden)).save(tmp_path / "any.keras")
     entry = {"name": "any", "model": str(tmp_path / "any.keras"), "preprocessing": "tf", "input_size": 16}
-    assert engine.prepare(resolve(**entry), tmp_path / "any.keras", 1).width == 7
-    assert engine.prepare(resolve(**entry, layer="hidden"), tmp_path / "any.keras", 1).width == 5
+    assert prepare(engine, resolve(**entry), tmp_path / "any.keras", 1).width == 7
+    assert prepare(engine, resolve(**entry, layer="hidden"), tmp_path / "any.keras", 1).width == 5
 
 
 def test_a_named_convolution_is_pooled(engine):
     entry = {"name": "b", "architecture": "VGG16", "layer": "block3_conv1", "weights": "random", "input_size": 32}
-    assert engine.prepare(resolve(**entry), None, 1).width == 256
+    assert prepare(engine, resolve(**entry), None, 1).width == 256
 
 
 def test_a_layer_that_is_not_there_is_named_with_the_last_ones(engine):
     entry = {"name": "b", "architecture": "MobileNet", "layer": "fc9", "weights": "random"}
     with pytest.raises(ConfigError, match=r"no layer 'fc9'; its last ones are .*predictions"):
-        engine.prepare(resolve(**entry), None, 1)
+        prepare(engine, resolve(**entry), None, 1)
 
 
 def test_arguments_that_the_architecture_refuses_are_explained(engine):
     entry = {"name": "b", "architecture": "MobileNet", "weights": "random", "arguments": {"alfa": 1}}
     with pytest.raises(ConfigError, match=r"'b': MobileNet says: .*alfa"):
-        engine.prepare(resolve(**entry), None, 1)
+        prepare(engine, resolve(**entry), None, 1)
 
 
 def test_weights_of_another_architecture_are_refused(engine, tmp_path: Path):
@@ -186,16 +193,16 @@ def test_weights_of_another_architecture_are_refused(engine, tmp_path: Path):
     file = tmp_path / "other.weights.h5"
     applications.MobileNet(alpha=0.25, weights=None, include_top=False, input_shape=(32, 32, 3)).save_weights(file)
     fitting = {"name": "b", "architecture": "MobileNet", "input_size": 32, "weights": str(file)}
-    assert engine.prepare(resolve(**fitting, arguments={"alpha": 0.25}), file, 1).width == 256
+    assert prepare(engine, resolve(**fitting, arguments={"alpha": 0.25}), file, 1).width == 256
     with pytest.raises(WeightsError, match=r"'b': .*other.weights.h5 does not fit MobileNet"):
-        engine.prepare(resolve(**fitting, arguments={"alpha": 0.5}), file, 1)
+        prepare(engine, resolve(**fitting, arguments={"alpha": 0.5}), file, 1)
 
 
 def test_a_file_that_is_no_model_is_refused(engine, tmp_path: Path):
     file = tmp_path / "no.keras"
     file.write_text("no model")
     with pytest.raises(WeightsError, match="cannot be opened as a Keras model"):
-        engine.prepare(resolve(name="b", model=str(file), preprocessing="tf"), file, 1)
+        prepare(engine, resolve(name="b", model=str(file), preprocessing="tf"), file, 1)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v2", "densenet121"])
@@ -208,7 +215,7 @@ def test_published_weights_are_loaded_as_keras_builds_for_them(engine, tmp_path:
     reference = getattr(applications, known.architecture)(weights=None, include_top=False, input_shape=(96, 96, 3))
     file = tmp_path / "published.weights.h5"
     reference.save_weights(file)
-    assert engine.prepare(backbone, file, 1).width == known.width
+    assert prepare(engine, backbone, file, 1).width == known.width
 
 
 @pytest.mark.parametrize("name", ["vgg19", "resnet50", "mobilenet_v2", "efficientnet_b0"])

@@ -64,12 +64,13 @@ def test_a_second_run_computes_nothing(settings, fake_engine):
 
 def test_every_row_holds_the_features_of_its_own_image(settings, fake_engine):
     from stackcls import backbones, images
+    from stackcls.backbones import Located
 
     features.run(settings)
     table, matrices = read(settings.files.features)
     assert table.class_names == ("blue", "green", "red")
     for backbone in backbones.resolve(settings.features):
-        extractor = fake_engine.prepare(backbone, None, 1)
+        extractor = fake_engine.prepare(Located(backbone, None, backbone.identity("", "float32")), 1)
         for row, path in enumerate(table.paths):
             data = (settings.images / path).read_bytes()
             pixels = images.resize(images.decode(data, path), backbone.input_size)

@@ -6,13 +6,19 @@ import pytest
 from PIL import Image
 
 from stackcls.blocks import BlockFolder
+from stackcls.engines import Choice
 from stackcls.stages import features
 from stackcls.store import Store
 from stackcls.weightfiles import Download
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
 
-PER_BLOCK = features.BATCHES_PER_BLOCK * 4  # images
+PER_BLOCK = 16  # images; in use it is more
 KEPT = 20  # of a run that was stopped in the sixth batch of four
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("stackcls.computation.IMAGES_PER_BLOCK", PER_BLOCK)
 
 
 class Stopping:
@@ -20,10 +26,11 @@ class Stopping:
 
     def __init__(self, engine, batches, error):
         self.engine, self.left, self.error = engine, batches, error
-        self.name, self.provenance = engine.name, engine.provenance
+        self.name, self.provenance, self.batch_size = engine.name, engine.provenance, engine.batch_size
+        self.calibrate = engine.calibrate
 
-    def prepare(self, backbone, weights, batch_size):
-        extractor = self.engine.prepare(backbone, weights, batch_size)
+    def prepare(self, located, batch_size):
+        extractor = self.engine.prepare(located, batch_size)
         stopping = self
 
         class Extractor:
@@ -45,7 +52,7 @@ def stop_after(monkeypatch, fake_engine):
     def run(settings, batches, error=None):
         error = error or MemoryError("out of memory")
         with monkeypatch.context() as patched:
-            patched.setattr("stackcls.engines.choose", lambda name: Stopping(fake_engine, batches, error))
+            patched.setattr("stackcls.engines.choose", lambda *_: Choice(Stopping(fake_engine, batches, error), ""))
             with pytest.raises(type(error), match="out of memory"):
                 features.run(settings)
 
@@ -80,7 +87,7 @@ def test_an_interrupted_run_goes_on_from_its_blocks(settings, fake_engine, stop_
 def test_a_run_may_be_interrupted_again_and_again(photos, fake_engine, stop_after, tmp_path):
     settings = make_settings(photos, tmp_path / "artifacts", features={"backbones": FAKE_BACKBONES, "batch_size": 1})
     for _ in range(5):
-        stop_after(settings, 2 * features.BATCHES_PER_BLOCK)
+        stop_after(settings, 8)
     assert sorted(map(len, stored_blocks(settings))) == [4] * 5
     features.run(settings)
     # Every image once: no finished block was computed again.
@@ -250,7 +257,7 @@ def test_another_identity_is_refused_by_the_command(stackcls, settings, fake_eng
 
 def test_an_interrupted_command_exits_with_130(stackcls, settings, fake_engine, tmp_path, monkeypatch):
     engine = Stopping(fake_engine, 3, KeyboardInterrupt())
-    monkeypatch.setattr("stackcls.engines.choose", lambda name: engine)
+    monkeypatch.setattr("stackcls.engines.choose", lambda *_: Choice(engine, ""))
     status, out, err = stackcls("features", "-c", config_file(settings, tmp_path))
     assert (status, out) == (130, "")
     assert err.endswith("interrupted; what `features` has finished is kept, and goes on with the same command\n")

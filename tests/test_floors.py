@@ -14,7 +14,18 @@ TREES = {
     for path in (ROOT / "stackcls").rglob("*.py")
 }
 TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console"}
-WORKINGS = ["assembly", "extraction", "listing", "loading", "model", "modelfile", "scoring", "validation"]
+WORKINGS = [
+    "assembly",
+    "calibration",
+    "computation",
+    "extraction",
+    "listing",
+    "loading",
+    "model",
+    "modelfile",
+    "scoring",
+    "validation",
+]
 ONLY = {
     "h5py": {"stackcls.store"},
     "click": {"stackcls.cli", "stackcls.console"},
@@ -23,6 +34,10 @@ ONLY = {
     "sklearn.datasets": {"stackcls.stages.demo"},
     "mlxtend": {"stackcls.stack"},
     "mlxtend.evaluate": set(TREES),
+    "tensorflow": {"stackcls.engines.graphs", "stackcls.engines.tensorflow"},
+    "keras": {"stackcls.engines.graphs", "stackcls.engines.keras_models"},
+    "openvino": {"stackcls.engines.openvino", "stackcls.engines.int8"},
+    "nncf": {"stackcls.engines.int8"},
 }
 modules = pytest.mark.parametrize("module", sorted(TREES))
 

@@ -107,7 +107,7 @@ def write_broken(path):
 def test_networks_are_built_once_for_calls_of_one_size(model, fitted, fake_engine, monkeypatch):
     built = []
     prepare = fake_engine.prepare
-    monkeypatch.setattr(fake_engine, "prepare", lambda *args: built.append(args[0].name) or prepare(*args))
+    monkeypatch.setattr(fake_engine, "prepare", lambda *args: built.append(args[0].backbone.name) or prepare(*args))
     for _ in range(3):
         model.predict(fitted.images / "red" / "00.png")
     assert built == ["one", "two"]
@@ -139,7 +139,7 @@ def with_weights(tmp_path, photos, fake_engine, monkeypatch):
     """Fit with a weights file of one's own; gives a function, and the list of files that the engine was handed."""
     handed = []
     prepare = fake_engine.prepare
-    monkeypatch.setattr(fake_engine, "prepare", lambda *args: handed.append(args[1]) or prepare(*args))
+    monkeypatch.setattr(fake_engine, "prepare", lambda *args: handed.append(args[0].weights) or prepare(*args))
 
     def run(weights):
         weights.parent.mkdir(parents=True, exist_ok=True)

@@ -75,6 +75,33 @@ def build(backbone: Backbone, weights: Path | None) -> tuple[keras.Model, Callab
     return keras.Model(network.input, output), _preprocessing(backbone), int(network.input_shape[1])
 
 
+def in_precision(model: keras.Model, precision: str) -> keras.Model:
+    """Rebuild a model for narrower arithmetic; its weights, and the last layer, which pools, stay float32.
+
+    Parameters
+    ----------
+    model : keras.Model
+    precision : {'bfloat16'}
+
+    References
+    ----------
+    Micikevicius et al., Mixed Precision Training, ICLR 2018.
+    """
+    import keras
+
+    last = model.layers[-1].name
+
+    def again(layer: keras.Operation) -> keras.Operation:
+        if not isinstance(layer, keras.layers.Layer):
+            return layer.__class__.from_config(layer.get_config())
+        policy = "float32" if layer.name == last else f"mixed_{precision}"
+        return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
+
+    narrow = keras.models.clone_model(model, clone_function=again, recursive=True)
+    narrow.set_weights(model.get_weights())
+    return narrow
+
+
 def published_file(backbone: Backbone) -> PublishedFile:
     """Ask Keras which file of ImageNet weights a backbone takes, without fetching it."""
     asked: list[PublishedFile] = []

@@ -1,11 +1,8 @@
-"""The reference engine: TensorFlow, each backbone as one frozen, compiled graph."""
+"""The reference engine: TensorFlow, each backbone as one frozen, compiled graph, on a GPU if there is one."""
 
-import os
+import functools
 import platform
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,95 +10,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls.backbones import Backbone
-from stackcls.engines import Extractor, keras_models
+from stackcls.backbones import Located
+from stackcls.bases import Basis
+from stackcls.engines import Extractor, Sample, cache, graphs, pad
+from stackcls.errors import ConfigError
+
+NO_INT8 = "TensorFlow has no 8-bit arithmetic for Keras networks"
 
 
 class TensorFlowEngine:
-    """Runs backbones with TensorFlow, on a GPU if it sees one."""
+    """Runs backbones with TensorFlow."""
 
     name = "tensorflow"
 
     def __init__(self) -> None:
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with _quiet_standard_error():
-            import tensorflow
+        tensorflow = graphs.import_tensorflow()
+        self._gpus = []
+        for device in tensorflow.config.list_physical_devices("GPU"):
+            tensorflow.config.experimental.set_memory_growth(device, True)
+            details = tensorflow.config.experimental.get_device_details(device)
+            self._gpus.append(str(details.get("device_name", device.name)))
+        self.batch_size = 64 if self._gpus else 16
 
-            self._devices = [device.name for device in tensorflow.config.list_physical_devices("GPU")]
-            for device in tensorflow.config.list_physical_devices("GPU"):
-                tensorflow.config.experimental.set_memory_growth(device, True)
+    def refusal(self, precision: str) -> str | None:
+        """Refuse int8."""
+        return NO_INT8 if precision == "int8" else None
 
-    def prepare(self, backbone: Backbone, weights: Path | None, batch_size: int) -> Extractor:
-        """Build, freeze and compile one backbone for batches of one size."""
-        import keras
-        import tensorflow
+    def prepare(self, located: Located, batch_size: int) -> Extractor:
+        """Load one frozen graph from the cache, or build it."""
+        precision = located.identity.precision
+        key = cache.key_of(located, precision=precision, **graphs.made_with())
+        folder, meta = cache.entry(key, lambda made: graphs.write(located, made / "graph.pb", precision))
+        return _FrozenGraph(folder / "graph.pb", meta, batch_size)
 
-        model, preprocess, size = keras_models.build(backbone, weights)
-
-        def features(images: Any) -> Any:
-            return model(preprocess(tensorflow.cast(images, tensorflow.float32)), training=False)
-
-        signature = tensorflow.TensorSpec((batch_size, size, size, 3), tensorflow.uint8)
-        function = tensorflow.function(features).get_concrete_function(signature)
-        extractor = _FrozenGraph(_freeze(function), batch_size, size, int(model.output_shape[-1]))
-        keras.backend.clear_session()
-        return extractor
+    def calibrate(self, located: Located, names: Sequence[str], sample: Sample) -> Basis:
+        """Refuse: there is no int8 here."""
+        raise ConfigError(f"features.precision: 'int8' does not do with engine tensorflow: {NO_INT8}")
 
     def provenance(self) -> Mapping[str, str]:
         """Versions and processor."""
+        gpu = {"gpu": ", ".join(self._gpus)} if self._gpus else {}
         return {
             "engine": self.name,
-            "processor": ", ".join(self._devices) or platform.machine(),
+            "processor": ", ".join(self._gpus) or platform.machine(),
             **{name: version(name) for name in ("tensorflow", "keras", "pillow", "numpy")},
+            **gpu,
         }
 
 
 class _FrozenGraph:
-    """A compiled graph whose weights are constants; see `Extractor`."""
+    """A graph whose weights are constants; see `Extractor`."""
 
-    def __init__(self, function: Any, batch_size: int, input_size: int, width: int) -> None:
-        self._function = function
+    def __init__(self, file: Path, meta: Mapping[str, Any], batch_size: int) -> None:
+        import tensorflow
+
+        graph = tensorflow.compat.v1.GraphDef()
+        graph.ParseFromString(file.read_bytes())
+        import_graph = functools.partial(tensorflow.graph_util.import_graph_def, graph, name="")
+        imported = tensorflow.compat.v1.wrap_function(import_graph, [])
+        self._function = imported.prune(meta["input"], meta["output"])
         self._batch_size = batch_size
-        self.input_size = input_size
-        self.width = width
+        self.input_size, self.width = int(meta["input_size"]), int(meta["width"])
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run one batch, padded to the full size."""
         import tensorflow
 
-        count = len(images)
-        if count < self._batch_size:
-            images = np.concatenate([images, np.zeros((self._batch_size - count, *images.shape[1:]), np.uint8)])
-        (features,) = self._function(tensorflow.constant(images))
-        rows: NDArray[np.float32] = features.numpy()[:count]
+        features = self._function(tensorflow.constant(pad(images, self._batch_size)))
+        rows: NDArray[np.float32] = features.numpy()[: len(images)]
         return rows
-
-
-def _freeze(function: Any) -> Any:
-    """Turn variables into constants: batch normalisation folds into convolutions, and the Keras model can go."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    return convert_variables_to_constants_v2(function)
-
-
-@contextmanager
-def _quiet_standard_error() -> Iterator[None]:
-    """Hold back what TensorFlow's C++ code writes while it is imported; show it if the import fails."""
-    sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -81,9 +81,9 @@ def _rank(
     index = {name: number for number, name in enumerate(fitted.classes_.tolist())}
     labels: list[int] = []
     bad: dict[str, str] = {}
-    batch_size, extractors = fitted.extractors(len(inputs), listener)
+    prepared = fitted.prepared(len(inputs), listener)
     with listener.track("evaluate", len(inputs), "image") as advance:
-        for batch in extraction.extract(inputs, extractors, batch_size):
+        for batch in extraction.extract(inputs, prepared.extractors, prepared.batch_size):
             bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
             advance(len(batch.positions) + len(batch.failures))
             if batch.positions:

@@ -1,29 +1,23 @@
 """`stackcls features`: images in, `features.h5` out; only what is not there yet is computed."""
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from stackcls import backbones, engines, extraction, loading, sources, store
+from stackcls import backbones, calibration, computation, loading, sources, store
 from stackcls.assembly import Assembly
-from stackcls.backbones import Backbone
-from stackcls.blocks import Block, BlockFolder
+from stackcls.backbones import Backbone, Located
+from stackcls.blocks import BlockFolder
 from stackcls.errors import IdentityMismatch, StoreDamaged, StoreError, StoreMissing
-from stackcls.extraction import ImageInput
 from stackcls.files import check_writable
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
-from stackcls.loading import Located
 from stackcls.settings import Settings
 from stackcls.store import Store
 from stackcls.versions import created_with
 
-BATCHES_PER_BLOCK = 4
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 
@@ -62,6 +56,7 @@ def run(
     dry_run: bool = False,
     offline: bool = False,
     replace: bool = False,
+    refit: bool = False,
     listener: Listener | None = None,
 ) -> FeaturesResult:
     """Compute the features of all images with all backbones.
@@ -75,6 +70,8 @@ def run(
         Never fetch weights.
     replace : bool
         Allow matrices made in another way to be replaced.
+    refit : bool
+        Fit bases (8-bit ranges) anew on the images as they are now, and replace the matrices made on the old ones.
     listener : Listener, optional
 
     Returns
@@ -85,6 +82,8 @@ def run(
     ------
     SourceError, ConfigError, WeightsError
         If images, settings or weights cannot be used.
+    EngineError
+        If the engine cannot run a network.
     IdentityMismatch
         If a stored matrix was made otherwise, and `replace` is not set.
     """
@@ -101,10 +100,16 @@ def run(
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
     try:
+        if not refit:
+            located = calibration.known_bases(located, old, folder)
         if old is not None and not replace:
             _check_identities(old, located, target)
             _check_coverage(old, {item.backbone.name for item in located} | absent, listing, target)
-        finished = _finished(located, old, folder)
+        if not dry_run:
+            located = calibration.fit_bases(
+                located, listing, settings.features.engine, settings.cv.seed, folder, listener
+            )
+        finished = computation.finished(located, old, folder)
         wanted = set(listing.sha256.values())
         reused = {item.backbone.name: len(wanted & finished[item.identity.digest]) for item in located}
         missing = dict.fromkeys(sorted(absent), len(wanted))
@@ -113,7 +118,7 @@ def run(
         _announce(listing, missing, reused, listener)
         if dry_run:
             return _result(target, listing, missing, reused, start, written=False)
-        _compute(listing, located, finished, settings, folder, listener)
+        computation.compute(listing, located, finished, settings.features, folder, listener)
         written = _write_store(target, listing, located, old, folder, settings, listener)
     finally:
         if old is not None:
@@ -152,7 +157,12 @@ def _open_old(target: Path, listener: Listener) -> Store | None:
 def _check_identities(old: Store, located: Sequence[Located], target: Path) -> None:
     for item in located:
         name = item.backbone.name
-        if name in old.matrices and (differences := old.matrices[name].identity.differences(item.identity)):
+        if name not in old.matrices:
+            continue
+        stored = old.matrices[name].identity
+        # A basis that is not fitted yet belongs to --refit, or to a matrix that differs in more than that.
+        wanted = item.identity if item.identity.basis else dataclasses.replace(item.identity, basis=stored.basis)
+        if differences := stored.differences(wanted):
             raise IdentityMismatch(
                 f"{target}: {name!r} was made otherwise ({'; '.join(differences)}): give the backbone another name, "
                 "or let its features be computed anew with --replace"
@@ -169,19 +179,6 @@ def _check_coverage(old: Store, configured: set[str], listing: Listing, target: 
         )
 
 
-def _finished(located: Sequence[Located], old: Store | None, folder: BlockFolder) -> dict[str, set[str]]:
-    """Content hashes whose features exist, by digest of the identity."""
-    finished: dict[str, set[str]] = {item.identity.digest: set() for item in located}
-    if old is not None:
-        for info in old.matrices.values():
-            if info.identity.digest in finished:
-                finished[info.identity.digest].update(old.table.sha256)
-    for block in folder.read():
-        for digest in finished.keys() & block.features.keys():
-            finished[digest].update(block.sha256)
-    return finished
-
-
 def _announce(listing: Listing, missing: dict[str, int], reused: dict[str, int], listener: Listener) -> None:
     source = listing.source
     if source.ignored:
@@ -195,73 +192,6 @@ def _announce(listing: Listing, missing: dict[str, int], reused: dict[str, int],
     listener.say(f"{len(source.entries)} images of {len(source.class_names)} classes in {source.root} ({source.kind})")
     for name, count in missing.items():
         listener.say(f"  {name}: {count} to compute, {reused[name]} there")
-
-
-def _compute(
-    listing: Listing,
-    located: Sequence[Located],
-    finished: Mapping[str, set[str]],
-    settings: Settings,
-    folder: BlockFolder,
-    listener: Listener,
-) -> None:
-    """Compute what is missing, block by block; images that cannot be decoded are added to the rejected."""
-    work = _group_work(listing, located, finished)
-    needed = {name for names in work for name in names}
-    if not needed:
-        return
-    engine = engines.choose(settings.features.engine)
-    batch_size = settings.features.batch_size
-    chosen = [item for item in located if item.backbone.name in needed]
-    extractors = loading.prepare(chosen, engine, batch_size, listener)
-    digests = {item.backbone.name: item.identity.digest for item in chosen}
-    made_by = {item.identity.digest: {**engine.provenance(), "configured": item.backbone.to_dict()} for item in chosen}
-    bad: dict[str, str] = {}
-    with listener.track("features", sum(map(len, work.values())), "image") as advance:
-        for names, inputs in work.items():
-            parts: list[tuple[list[str], Mapping[str, NDArray[np.float32]]]] = []
-            subset = {name: extractors[name] for name in names}
-            try:
-                for batch in extraction.extract(inputs, subset, batch_size):
-                    hashes = [inputs[position].sha256 or "" for position in batch.positions]
-                    parts.append((hashes, batch.features))
-                    bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
-                    if len(parts) == BATCHES_PER_BLOCK:
-                        folder.add(_block(parts, digests, made_by))
-                        parts = []
-                    advance(len(batch.positions) + len(batch.failures))
-            finally:  # an interrupted run keeps what it has shown as done
-                if any(hashes for hashes, _ in parts):
-                    folder.add(_block(parts, digests, made_by))
-    listing.reject(bad)
-
-
-def _group_work(
-    listing: Listing, located: Sequence[Located], finished: Mapping[str, set[str]]
-) -> dict[tuple[str, ...], list[ImageInput]]:
-    """Images by the backbones that they still need; images of equal content are computed once."""
-    work: dict[tuple[str, ...], list[ImageInput]] = {}
-    seen: set[str] = set()
-    for entry in listing.source.entries:
-        digest = listing.sha256.get(entry.path)
-        if digest is None or digest in seen:
-            continue
-        seen.add(digest)
-        names = tuple(item.backbone.name for item in located if digest not in finished[item.identity.digest])
-        if names:
-            work.setdefault(names, []).append(ImageInput(entry.path, listing.source.locate(entry), digest))
-    return work
-
-
-def _block(
-    parts: Sequence[tuple[list[str], Mapping[str, NDArray[np.float32]]]],
-    digests: Mapping[str, str],
-    made_by: Mapping[str, Mapping[str, Any]],
-) -> Block:
-    full = [part for part in parts if part[0]]
-    hashes = tuple(digest for part, _ in full for digest in part)
-    features = {digests[name]: np.concatenate([matrices[name] for _, matrices in full]) for name in full[0][1]}
-    return Block(hashes, features, {digest: made_by[digest] for digest in features})
 
 
 def _write_store(
@@ -287,7 +217,11 @@ def _write_store(
     current = {name: info.identity for name, info in old.matrices.items()} if old else {}
     if old is not None and old.table.equals(table) and current == identities:
         return False
-    matrices = {name: assembly.info(identity) for name, identity in identities.items()}
+    bases = {name: info.basis for name, info in (old.matrices if old else {}).items()}
+    bases |= {item.backbone.name: item.basis for item in located}
+    matrices = {
+        name: dataclasses.replace(assembly.info(identity), basis=bases[name]) for name, identity in identities.items()
+    }
     rows = {name: assembly.rows(identity.digest) for name, identity in identities.items()}
     store.write(target, table, matrices, rows, created_with())
     return True

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stackcls import backbones, loading, model, modelfile, scoring, validation
-from stackcls.backbones import Backbone, Identity
+from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError, IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file, write_text
 from stackcls.listener import Listener, Silent
@@ -19,7 +19,7 @@ from stackcls.model import ModelBackbone, StackModel
 from stackcls.report import pictures, text
 from stackcls.report.results import STACK, Report
 from stackcls.settings import Settings
-from stackcls.store import ImageTable, Store
+from stackcls.store import ImageTable, MatrixInfo, Store
 from stackcls.validation import TrainingSet, Validated
 from stackcls.versions import created_with
 
@@ -74,13 +74,13 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
     with Store(settings.files.features) as store:
         chosen = _choose(store, settings)
         training = _load(store, list(chosen), settings, listener)
-        identities = {name: store.matrices[name].identity for name in chosen}
+        matrices = {name: store.matrices[name] for name in chosen}
     validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
     report = _report(training.data, validated, settings, notes, time.perf_counter() - start)
-    return FitResult(report, _write(settings, training, validated, report, chosen, identities))
+    return FitResult(report, _write(settings, training, validated, report, chosen, matrices))
 
 
 def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -100,8 +100,9 @@ def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
     for name, item in named.items():
         stored = found[name].identity
         weights = digest_file(item.file) if item.file is not None and item.file.is_file() else stored.weights
-        wanted = item.identity(
-            f"random:{item.seed}" if item.weights == "random" else weights, settings.features.precision
+        wanted = replace(
+            item.identity(f"random:{item.seed}" if item.weights == "random" else weights, settings.features.precision),
+            basis=stored.basis,
         )
         if differences := stored.differences(wanted):
             raise IdentityMismatch(
@@ -193,7 +194,7 @@ def _write(
     validated: Validated,
     report: Report,
     chosen: dict[str, Backbone],
-    identities: dict[str, Identity],
+    matrices: dict[str, MatrixInfo],
 ) -> tuple[Path, ...]:
     files, data = settings.files, training.data
     report.save(files.report)
@@ -201,7 +202,9 @@ def _write(
     pictures.save_confusion(report, files.confusion)
     write_text(files.predictions, _predictions_csv(training, validated))
     items = [
-        ModelBackbone(chosen[name], identities[name], width, _hints(chosen[name], files.folder))
+        ModelBackbone(
+            chosen[name], matrices[name].identity, width, _hints(chosen[name], files.folder), matrices[name].basis
+        )
         for name, width in zip(data.names, data.widths, strict=True)
     ]
     fitted = StackModel(

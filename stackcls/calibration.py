@@ -1,0 +1,105 @@
+"""Fits the bases that feature matrices are made on, once, on a seeded sample of the user's own images."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stackcls import engines, images
+from stackcls.backbones import Located
+from stackcls.bases import Basis
+from stackcls.blocks import BlockFolder
+from stackcls.errors import SourceError, UnreadableImage
+from stackcls.listener import Listener
+from stackcls.listing import Listing
+from stackcls.sources import ImageEntry
+from stackcls.store import Store
+
+SAMPLE_SIZE = 64
+KEPT_BACK = frozenset({"test", "testing", "val", "valid", "validation", "holdout"})
+
+
+def known_bases(located: Sequence[Located], old: Store | None, folder: BlockFolder) -> tuple[Located, ...]:
+    """Give each backbone the basis that its stored matrix, or the run that is gone on with, was made on."""
+    stored: dict[str, Basis] = {}
+    for info in (old.matrices if old else {}).values():
+        if info.basis is not None:
+            stored[replace(info.identity, basis="").digest] = info.basis
+    placed = []
+    for item in located:
+        basis = stored.get(item.identity.digest) or folder.basis(item.identity.digest) if _needs(item) else None
+        placed.append(item.with_basis(basis) if basis else item)
+    return tuple(placed)
+
+
+def fit_bases(
+    located: Sequence[Located], listing: Listing, engine: str, seed: int, folder: BlockFolder, listener: Listener
+) -> tuple[Located, ...]:
+    """Fit the bases that are still missing, and keep them beside the blocks.
+
+    Parameters
+    ----------
+    located : sequence of Located
+    listing : Listing
+        The images to draw the sample from; those of a split that is kept back are not drawn.
+    engine : str
+        As configured.
+    seed : int
+        Of the sample.
+    folder : BlockFolder
+    listener : Listener
+    """
+    missing = [item for item in located if _needs(item)]
+    if not missing:
+        return tuple(located)
+    chosen = engines.choose(engine, missing[0].identity.precision).engine
+    sample = _Sample(listing, seed)
+    fitted: dict[str, Located] = {}
+    listener.say(f"fitting 8-bit ranges on {len(sample.names)} of the images; they are kept until --refit")
+    with listener.track("calibrate", len(missing), "backbone") as advance:
+        for item in missing:
+            basis = chosen.calibrate(item, sample.names, sample.pixels)
+            folder.keep_basis(item.identity.digest, basis)
+            fitted[item.backbone.name] = item.with_basis(basis)
+            advance(1)
+    return tuple(fitted.get(item.backbone.name, item) for item in located)
+
+
+def _needs(item: Located) -> bool:
+    return item.identity.precision == "int8" and item.basis is None
+
+
+class _Sample:
+    """Images drawn by a hash of seed and content: the same ones whatever they are called."""
+
+    def __init__(self, listing: Listing, seed: int) -> None:
+        entries = [entry for entry in listing.kept if (entry.split or "").lower() not in KEPT_BACK] or listing.kept
+        by_content: Mapping[str, ImageEntry] = {listing.sha256[entry.path]: entry for entry in entries}
+        order = sorted(by_content, key=lambda digest: hashlib.sha256(f"{seed} {digest}".encode()).hexdigest())
+        self._files: list[Path] = []
+        self.names: list[str] = []
+        for digest in order:
+            entry = by_content[digest]
+            file = listing.source.locate(entry)
+            try:
+                _open(file)
+            except UnreadableImage:
+                continue
+            self.names.append(digest)
+            self._files.append(file)
+            if len(self.names) == SAMPLE_SIZE:
+                break
+        if not self.names:
+            raise SourceError("images: none can be read, so there is nothing to fit 8-bit ranges on")
+
+    def pixels(self, size: int) -> NDArray[np.uint8]:
+        """The sample as RGB images, shape (n, size, size, 3)."""
+        return np.stack([images.resize(_open(file), size) for file in self._files])
+
+
+def _open(file: Path) -> Image.Image:
+    return images.decode(images.read_bytes(file, file.name), file.name)

@@ -1,0 +1,113 @@
+"""Computes the features that are missing, block by block, so that nothing finished is lost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackcls import extraction, loading
+from stackcls.backbones import Located
+from stackcls.blocks import Block, BlockFolder
+from stackcls.extraction import ImageInput
+from stackcls.listener import Listener
+from stackcls.listing import Listing
+from stackcls.settings import FeatureSettings
+from stackcls.store import Store
+
+IMAGES_PER_BLOCK = 128
+
+Part = tuple[list[str], Mapping[str, NDArray[np.float32]]]
+
+
+def finished(located: Sequence[Located], old: Store | None, folder: BlockFolder) -> dict[str, set[str]]:
+    """Content hashes whose features exist in the old store or in blocks, by digest of the identity."""
+    done: dict[str, set[str]] = {item.identity.digest: set() for item in located}
+    if old is not None:
+        for info in old.matrices.values():
+            if info.identity.digest in done:
+                done[info.identity.digest].update(old.table.sha256)
+    for block in folder.read():
+        for digest in done.keys() & block.features.keys():
+            done[digest].update(block.sha256)
+    return done
+
+
+def compute(
+    listing: Listing,
+    located: Sequence[Located],
+    done: Mapping[str, set[str]],
+    settings: FeatureSettings,
+    folder: BlockFolder,
+    listener: Listener,
+) -> None:
+    """Compute what is missing and write it as blocks; images that cannot be decoded are added to the rejected.
+
+    Parameters
+    ----------
+    listing : Listing
+    located : sequence of Located
+    done : mapping of str to set of str
+        From `finished`.
+    settings : FeatureSettings
+    folder : BlockFolder
+    listener : Listener
+    """
+    work = _group_work(listing, located, done)
+    needed = {name for names in work for name in names}
+    if not needed:
+        return
+    chosen = [item for item in located if item.backbone.name in needed]
+    n_images = sum(map(len, work.values()))
+    prepared = loading.prepare(chosen, settings.engine, settings.batch_size, n_images, listener, announce=True)
+    digests = {item.backbone.name: item.identity.digest for item in chosen}
+    made_by = {
+        item.identity.digest: {**prepared.made_by[item.backbone.name], "configured": item.backbone.to_dict()}
+        for item in chosen
+    }
+    bad: dict[str, str] = {}
+    with listener.track("features", n_images, "image") as advance:
+        for names, inputs in work.items():
+            parts: list[Part] = []
+            subset = {name: prepared.extractors[name] for name in names}
+            try:
+                for batch in extraction.extract(inputs, subset, prepared.batch_size):
+                    hashes = [inputs[position].sha256 or "" for position in batch.positions]
+                    parts.append((hashes, batch.features))
+                    bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
+                    if sum(len(done_now) for done_now, _ in parts) >= IMAGES_PER_BLOCK:
+                        folder.add(_block(parts, digests, made_by))
+                        parts = []
+                    advance(len(batch.positions) + len(batch.failures))
+            finally:  # an interrupted run keeps what it has shown as done
+                if any(hashes for hashes, _ in parts):
+                    folder.add(_block(parts, digests, made_by))
+    listing.reject(bad)
+
+
+def _group_work(
+    listing: Listing, located: Sequence[Located], done: Mapping[str, set[str]]
+) -> dict[tuple[str, ...], list[ImageInput]]:
+    """Images by the backbones that they still need; images of equal content are computed once."""
+    work: dict[tuple[str, ...], list[ImageInput]] = {}
+    seen: set[str] = set()
+    for entry in listing.source.entries:
+        digest = listing.sha256.get(entry.path)
+        if digest is None or digest in seen:
+            continue
+        seen.add(digest)
+        names = tuple(item.backbone.name for item in located if digest not in done[item.identity.digest])
+        if names:
+            work.setdefault(names, []).append(ImageInput(entry.path, listing.source.locate(entry), digest))
+    return work
+
+
+def _block(
+    parts: Sequence[Part],
+    digests: Mapping[str, str],
+    made_by: Mapping[str, Mapping[str, Any]],
+) -> Block:
+    full = [part for part in parts if part[0]]
+    hashes = tuple(digest for part, _ in full for digest in part)
+    features = {digests[name]: np.concatenate([matrices[name] for _, matrices in full]) for name in full[0][1]}
+    return Block(hashes, features, {digest: made_by[digest] for digest in features})

@@ -1,0 +1,119 @@
+"""Compiled models kept on disk between runs, found again by what they were made from."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from stackcls.backbones import Located
+from stackcls.files import digest_file, replacing
+
+VARIABLE = "STACKCLS_CACHE"
+LIMIT = 20 * 2**30
+META = "meta.json"
+
+Meta = Mapping[str, Any]
+
+_TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []  # entries that go with the process
+
+
+def cache_folder() -> Path:
+    """Where compiled models lie: `$STACKCLS_CACHE`, else the user's cache folder. It may be deleted at any time."""
+    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("stackcls", appauthor=False)).absolute()
+
+
+def key_of(located: Located, **made_with: str) -> str:
+    """Name an entry by its content: all that decides what a compiled network computes.
+
+    Parameters
+    ----------
+    located : Located
+    **made_with : str
+        Form, precision, library versions: whatever else the entry depends on.
+    """
+    said = json.loads(located.identity.to_json())
+    # None of these is in the network: they come before it, after it, or are in `made_with`.
+    for elsewhere in ("resize", "views", "precision", "basis"):
+        del said[elsewhere]
+    return hashlib.sha256(json.dumps([said, made_with], sort_keys=True).encode()).hexdigest()[:40]
+
+
+def entry(key: str, make: Callable[[Path], Meta]) -> tuple[Path, Meta]:
+    """Return the folder of an entry and what was said of it, made now if it is not there or not whole.
+
+    Parameters
+    ----------
+    key : str
+        From `key_of`.
+    make : callable
+        Writes the entry's files into an empty folder and returns what is worth knowing of them, as plain values.
+
+    Notes
+    -----
+    An entry is whole or absent, and verified by SHA-256 before use. Where the cache's folder cannot be written, the
+    entry is made in a temporary folder that goes with the process.
+    """
+    target = cache_folder() / key
+    meta = _read(target)
+    if meta is not None:
+        os.utime(target / META)
+        return target, meta
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=target.parent))
+    except OSError:
+        folder = tempfile.TemporaryDirectory(prefix="stackcls-")
+        _TEMPORARY.append(folder)
+        return Path(folder.name), make(Path(folder.name))
+    try:
+        meta = make(made)
+        files = {path.name: digest_file(path) for path in sorted(made.iterdir())}
+        with replacing(made / META) as temporary:
+            temporary.write_text(json.dumps({"meta": meta, "files": files}), "utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            made.rename(target)
+        except OSError:  # another process was faster
+            if (theirs := _read(target)) is not None:
+                return target, theirs
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    _make_room(target)
+    return target, meta
+
+
+def _read(target: Path) -> Meta | None:
+    """What an entry says of itself, or None if it is absent or damaged."""
+    try:
+        record = json.loads((target / META).read_text("utf-8"))
+        if any(digest_file(target / name) != digest for name, digest in record["files"].items()):
+            return None
+        meta: Meta = record["meta"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return meta
+
+
+def _make_room(kept: Path) -> None:
+    """Remove what was used longest ago, until the cache is below its limit."""
+    sizes = {}
+    for meta in kept.parent.glob(f"*/{META}"):
+        try:
+            used = meta.stat().st_mtime
+            sizes[meta.parent] = (used, sum(path.stat().st_size for path in meta.parent.iterdir()))
+        except OSError:  # another process has just removed it
+            continue
+    total = sum(size for _, size in sizes.values())
+    for folder, (_, size) in sorted(sizes.items(), key=lambda item: item[1]):
+        if total <= LIMIT:
+            break
+        if folder != kept:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size

@@ -1,0 +1,152 @@
+"""The engine for processors: OpenVINO, in float32, bfloat16 or 8-bit integers."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackcls.backbones import Located
+from stackcls.bases import Basis
+from stackcls.engines import Extractor, Sample, cache, graphs, pad
+from stackcls.errors import EngineError
+
+# OpenVINO tells its maker about every import unless its reporting module is absent; nothing here phones home.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+
+DEVICE = "CPU"
+MODEL = "model.xml"
+NEEDS = {"float32": "FP32", "bfloat16": "BF16", "int8": "INT8"}
+# What int8 leaves to floating point stays float32, so that ranges mean the same on every processor.
+ARITHMETIC = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+
+
+class OpenVINOEngine:
+    """Runs backbones with OpenVINO on the processor."""
+
+    name = "openvino"
+    batch_size = 8
+
+    def __init__(self) -> None:
+        self._core = openvino.Core()
+
+    def refusal(self, precision: str) -> str | None:
+        """Refuse what the processor has no instructions for."""
+        if NEEDS[precision] in self._core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+            return None
+        return f"this processor ({self._processor()}) has no {precision} arithmetic that OpenVINO can use"
+
+    def prepare(self, located: Located, batch_size: int) -> Extractor:
+        """Load one network from the cache, or build it; compile it for batches of one size."""
+        if located.identity.precision == "int8":
+            folder, meta = self._quantised(located)
+        else:
+            folder, meta = self._float(located)
+        model, size = self._core.read_model(folder / MODEL), int(meta["input_size"])
+        model.reshape([batch_size, size, size, 3])
+        settings = {
+            "INFERENCE_PRECISION_HINT": ARITHMETIC[located.identity.precision],
+            # One stream on all cores: as fast as one stream per core, and a batch is in memory once.
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(_cores()),
+        }
+        compiled = self._core.compile_model(model, DEVICE, settings)
+        return _Compiled(compiled.create_infer_request(), batch_size, size, int(meta["width"]))
+
+    def calibrate(self, located: Located, names: Sequence[str], sample: Sample) -> Basis:
+        """Fit ranges with NNCF, or take those that were fitted on the same images."""
+        from stackcls.engines import int8
+
+        def make(folder: Path) -> cache.Meta:
+            built, meta = self._float(located)
+            model = self._core.read_model(built / MODEL)
+            basis = int8.fit_ranges(model, sample(int(meta["input_size"])))
+            np.save(folder / "values.npy", basis.values)
+            return {"kind": basis.kind, "layout": basis.layout}
+
+        key = cache.key_of(located, form="ranges", sample=",".join(names), **int8.made_with(), **self._made_with())
+        folder, meta = cache.entry(key, make)
+        return Basis(meta["kind"], meta["layout"], np.load(folder / "values.npy"))
+
+    def provenance(self) -> Mapping[str, str]:
+        """Versions and processor."""
+        return {
+            "engine": self.name,
+            "processor": self._processor(),
+            **{name: version(name) for name in ("openvino", "tensorflow", "keras", "pillow", "numpy")},
+        }
+
+    def _processor(self) -> str:
+        return str(self._core.get_property(DEVICE, "FULL_DEVICE_NAME")).strip()
+
+    def _made_with(self) -> dict[str, str]:
+        return {"openvino": version("openvino"), **graphs.made_with()}
+
+    def _float(self, located: Located) -> tuple[Path, cache.Meta]:
+        """The network in OpenVINO's own form, its steps named by their place so that ranges find them again."""
+
+        def make(folder: Path) -> cache.Meta:
+            frozen = folder / "graph.pb"
+            meta = graphs.write(located, frozen, "float32")
+            try:
+                model = self._core.read_model(frozen)
+                for place, step in enumerate(model.get_ordered_ops()):
+                    step.set_friendly_name(f"{step.get_type_name()}_{place}")
+                openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+            except RuntimeError as error:
+                raise EngineError(
+                    f"{located.backbone.name!r}: OpenVINO cannot run this network ({_first_line(error)}); "
+                    "set features.engine to tensorflow"
+                ) from error
+            finally:
+                frozen.unlink()
+            return meta
+
+        return cache.entry(cache.key_of(located, form="openvino", **self._made_with()), make)
+
+    def _quantised(self, located: Located) -> tuple[Path, cache.Meta]:
+        """The network with its weights as 8-bit integers and its ranges set."""
+        from stackcls.engines import int8
+
+        basis = located.basis
+        if basis is None:
+            raise EngineError(f"{located.backbone.name!r}: int8 needs ranges, and there are none")
+
+        def make(folder: Path) -> cache.Meta:
+            built, meta = self._float(located)
+            model = self._core.read_model(built / MODEL)
+            int8.apply_ranges(model, basis, located.backbone.name)
+            openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+            return meta
+
+        return cache.entry(cache.key_of(located, form="int8", basis=basis.digest, **self._made_with()), make)
+
+
+class _Compiled:
+    """A network compiled for one batch size; see `Extractor`."""
+
+    def __init__(self, request: Any, batch_size: int, input_size: int, width: int) -> None:
+        self._request, self._batch_size = request, batch_size
+        self.input_size, self.width = input_size, width
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run one batch, padded to the full size."""
+        self._request.infer([np.ascontiguousarray(pad(images, self._batch_size))], share_inputs=True)
+        rows: NDArray[np.float32] = self._request.get_output_tensor(0).data[: len(images)].copy()
+        return rows
+
+
+def _cores() -> int:
+    """Processors that this process may use, which a container or a batch system may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
