@@ -137,19 +137,22 @@ def prepare(
             listener.say(choice.why)
     batch_size = batch_size or max((item.batch_size for item in chosen.values()), default=1)
     batch_size = max(1, min(batch_size, n_images))
+
+    def prepare_one(item: Located) -> tuple[Extractor, Mapping[str, str]]:
+        runs = chosen[item.identity.precision]
+        try:
+            return runs.prepare(item, batch_size), runs.provenance()
+        except EngineError as error:
+            if engine != "auto" or item.basis is not None:
+                raise
+            runs = engines.choose("tensorflow", item.identity.precision).engine
+            listener.warn(f"{error}; {item.backbone.name} runs on tensorflow")
+            return runs.prepare(item, batch_size), runs.provenance()
+
     extractors: dict[str, Extractor] = {}
     made_by: dict[str, Mapping[str, str]] = {}
-    with listener.track("build", len(located), "backbone") as advance:
-        for item in located:
-            runs = chosen[item.identity.precision]
-            try:
-                extractors[item.backbone.name] = runs.prepare(item, batch_size)
-            except EngineError as error:
-                if engine != "auto" or item.basis is not None:
-                    raise
-                runs = engines.choose("tensorflow", item.identity.precision).engine
-                listener.warn(f"{error}; {item.backbone.name} runs on tensorflow")
-                extractors[item.backbone.name] = runs.prepare(item, batch_size)
-            made_by[item.backbone.name] = runs.provenance()
+    with listener.track("build", len(located), "backbone") as advance, ThreadPoolExecutor() as pool:
+        for item, (extractor, provenance) in zip(located, pool.map(prepare_one, located), strict=True):
+            extractors[item.backbone.name], made_by[item.backbone.name] = extractor, provenance
             advance(1)
     return Prepared(extractors, batch_size, made_by)

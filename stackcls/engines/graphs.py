@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -13,6 +14,9 @@ from stackcls.backbones import Located
 from stackcls.engines import keras_models
 
 FORMAT = "1"
+
+# Keras counts layers and seeds random weights for the whole process.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def made_with() -> dict[str, str]:
@@ -47,6 +51,11 @@ def write(located: Located, target: Path, precision: str) -> dict[str, Any]:
     dict
         `width`, `input_size`, and the names of the graph's `input` and `output` tensors.
     """
+    with _ONE_AT_A_TIME:
+        return _write(located, target, precision)
+
+
+def _write(located: Located, target: Path, precision: str) -> dict[str, Any]:
     tensorflow = import_tensorflow()
     import keras
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

@@ -156,7 +156,8 @@ def _scale(multiply: Any) -> Floats:
 
 
 def _narrow_weights(weights: Any, scale: Floats) -> Any:
-    integers = np.clip(np.rint(weights.data / scale), -127, 127).astype(np.int8)
+    # Rounded as NNCF and OpenVINO round: counted from the lowest step, which decides where halves go.
+    integers = (np.clip(np.rint(weights.data / scale + np.float32(127)), 0, 254) - 127).astype(np.int8)
     return opset13.multiply(opset13.convert(opset13.constant(integers), np.float32), opset13.constant(scale))
 
 

@@ -95,11 +95,12 @@ class OpenVINOEngine:
             frozen = folder / "graph.pb"
             meta = graphs.write(located, frozen, "float32")
             try:
-                model = self._core.read_model(frozen)
+                # Unlike reading alone, this folds batch normalisation into weights, which ranges need.
+                model = openvino.convert_model(frozen)
                 for place, step in enumerate(model.get_ordered_ops()):
                     step.set_friendly_name(f"{step.get_type_name()}_{place}")
                 openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
-            except RuntimeError as error:
+            except Exception as error:  # of many kinds, some of them private
                 raise EngineError(
                     f"{located.backbone.name!r}: OpenVINO cannot run this network ({_first_line(error)}); "
                     "set features.engine to tensorflow"

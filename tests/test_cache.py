@@ -1,0 +1,119 @@
+"""The cache of compiled models: found by content, whole or absent, bounded, and never in the way."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from stackcls import backbones, config
+from stackcls.backbones import Located
+from stackcls.engines import cache
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A cache of this test's own."""
+    monkeypatch.setenv("STACKCLS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Maker:
+    """Writes an entry and counts how often it had to."""
+
+    def __init__(self, content=b"network", error=None):
+        self.content, self.error, self.calls = content, error, 0
+
+    def __call__(self, made):
+        self.calls += 1
+        (made / "model.bin").write_bytes(self.content)
+        if self.error:
+            raise self.error
+        return {"width": 7}
+
+
+def test_an_entry_is_made_once(folder):
+    make = Maker()
+    for _ in range(3):
+        path, meta = cache.entry("key", make)
+        assert (path / "model.bin").read_bytes() == b"network"
+        assert meta == {"width": 7}
+    assert make.calls == 1
+    assert [item.name for item in folder.iterdir()] == ["key"]
+
+
+def test_entries_of_other_keys_are_others(folder):
+    cache.entry("one", Maker(b"1"))
+    path, _ = cache.entry("two", Maker(b"2"))
+    assert (path / "model.bin").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "model.bin").write_bytes(b"netw0rk"),
+        lambda path: (path / "model.bin").unlink(),
+        lambda path: (path / "meta.json").write_text("{"),
+        lambda path: (path / "meta.json").write_text("[]"),
+        lambda path: (path / "meta.json").unlink(),
+    ],
+)
+def test_a_damaged_entry_is_made_again(folder, damage):
+    path, _ = cache.entry("key", Maker())
+    damage(path)
+    make = Maker()
+    path, _ = cache.entry("key", make)
+    assert make.calls == 1
+    assert (path / "model.bin").read_bytes() == b"network"
+
+
+def test_a_maker_that_fails_leaves_nothing(folder):
+    with pytest.raises(ZeroDivisionError):
+        cache.entry("key", Maker(error=ZeroDivisionError()))
+    assert list(folder.iterdir()) == []
+
+
+def test_another_process_may_be_faster(folder):
+    def make(made):
+        cache.entry("key", Maker(b"theirs"))
+        return Maker(b"mine")(made)
+
+    path, _ = cache.entry("key", make)
+    assert (path / "model.bin").read_bytes() in {b"mine", b"theirs"}
+    assert [item.name for item in folder.iterdir()] == ["key"]
+
+
+def test_what_was_used_longest_ago_goes_first(folder, monkeypatch):
+    for age, key in enumerate(["new", "old", "older"]):
+        path, _ = cache.entry(key, Maker(b"x" * 1000))
+        os.utime(path / "meta.json", (1e9 - age, 1e9 - age))
+    cache.entry("older", Maker())  # used again
+    monkeypatch.setattr(cache, "LIMIT", 3500)
+    cache.entry("newest", Maker(b"x" * 1000))
+    assert sorted(item.name for item in folder.iterdir()) == ["new", "newest", "older"]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("STACKCLS_CACHE", str(tmp_path / "file"))
+    path, meta = cache.entry("key", Maker())
+    assert (path / "model.bin").read_bytes() == b"network"
+    assert meta == {"width": 7}
+
+
+def test_the_folder_is_the_user_s_unless_the_variable_says_otherwise(folder, monkeypatch):
+    assert cache.cache_folder() == folder
+    monkeypatch.delenv("STACKCLS_CACHE")
+    assert cache.cache_folder().name in {"stackcls", "Cache"}
+
+
+def test_a_key_is_all_that_decides_what_the_network_computes():
+    backbone = backbones.resolve(config.build({"features": {"backbones": [{"name": "vgg16"}]}}).features)[0]
+    located = Located(backbone, None, backbone.identity("0" * 64, "float32"))
+    key = cache.key_of(located, form="a")
+    assert key == cache.key_of(replace(located, backbone=replace(backbone, name="another")), form="a")
+    assert key != cache.key_of(located, form="b")
+    elsewhere = {"resize", "views", "precision", "basis"}
+    for field in json.loads(located.identity.to_json()):
+        changed = replace(located, identity=replace(located.identity, **{field: "x"}))
+        assert (cache.key_of(changed, form="a") == key) == (field in elsewhere), field
