@@ -1,6 +1,10 @@
 """What a model is: a fitted stack that turns images, or stored features, into labels and probabilities."""
 
+from __future__ import annotations
+
+import pickle
 import sys
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +21,9 @@ from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage, Weigh
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener, Silent
 from stackcls.loading import Prepared
-from stackcls.stack import StackedClassifier
+
+if typing.TYPE_CHECKING:
+    from stackcls.stack import StackedClassifier
 
 ImageLike = str | Path | NDArray[np.uint8]
 
@@ -72,7 +78,7 @@ class StackModel:
         trained_on: NDArray[np.uint64],
         created_with: Mapping[str, str],
     ) -> None:
-        self.classifier = classifier
+        self._classifier: StackedClassifier | bytes = classifier
         self.classes_ = np.array(class_names)
         self.backbones = tuple(backbones)
         self.engine = engine
@@ -83,12 +89,21 @@ class StackModel:
         self._prepared: tuple[int, Prepared] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to this process: compiled networks, and where the file lay."""
-        return {**self.__dict__, "_prepared": None, "folder": None}
+        """Leave out what belongs to this process; the stack is pickled apart, so that it can be opened later."""
+        stack = pickle.dumps(self.classifier, protocol=5)
+        return {**self.__dict__, "_classifier": stack, "_prepared": None, "folder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.folder = _folder_being_loaded()
+
+    @property
+    def classifier(self) -> StackedClassifier:
+        """The fitted stack, opened on first use: importing scikit-learn takes a second."""
+        if isinstance(self._classifier, bytes):
+            stack: StackedClassifier = pickle.loads(self._classifier)  # noqa: S301  (part of an opened pickle)
+            self._classifier = stack
+        return self._classifier
 
     def predict(self, images: Sequence[ImageLike]) -> NDArray[np.str_]:
         """Labels of images, shape (n,).
@@ -190,12 +205,14 @@ class StackModel:
         """The backbones made ready for so many images; kept for the next call."""
         if self._prepared is None or self._prepared[0] < n_images:
             with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
+                stack = pool.submit(getattr, self, "classifier")  # Python's work, beside that of compiled code
                 weights = list(pool.map(self._find_weights, self.backbones))
-            located = [
-                Located(item.backbone, file, item.identity, item.basis)
-                for item, file in zip(self.backbones, weights, strict=True)
-            ]
-            prepared = loading.prepare(located, self.engine, self.batch_size, n_images, listener, announce=False)
+                located = [
+                    Located(item.backbone, file, item.identity, item.basis)
+                    for item, file in zip(self.backbones, weights, strict=True)
+                ]
+                prepared = loading.prepare(located, self.engine, self.batch_size, n_images, listener, announce=False)
+                stack.result()
             # A full batch does for any number of images.
             full = prepared.batch_size < n_images or prepared.batch_size == self.batch_size
             self._prepared = (sys.maxsize if full else n_images), prepared
