@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from stackcls.errors import ConfigError
 
-CHUNK = 1 << 20
+# Large, since a thread that hashes must wait for the interpreter after every piece.
+CHUNK = 1 << 24
 
 
 @contextmanager
