@@ -21,7 +21,7 @@ ONLY = {
     "sklearn": {"stackcls.stack"},
     "sklearn.metrics": set(TREES),
     "sklearn.datasets": {"stackcls.stages.demo"},
-    "mlxtend": {"stackcls.stack"},
+    "mlxtend": set(),
     "mlxtend.evaluate": set(TREES),
 }
 modules = pytest.mark.parametrize("module", sorted(TREES))
