@@ -149,7 +149,7 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
 
     ranking, decisions = bases.ranking, np.empty((len(data.y), len(data.class_names)))
     metas = [delayed(_fit_meta)(unfitted, bases, number, data.y) for number in range(len(folds) + 1)]
-    *models, model = in_parallel(metas, -1)
+    *models, model = in_parallel(metas, 1 if _is_large(data) else -1)
     for (_, test), fitted in zip(folds, models, strict=True):
         decisions[test] = fitted.meta_decisions(np.mean([ranking[name][test] for name in data.names], axis=0))
     predictions = Predictions(data.y, _fold_of(folds), {**ranking, STACK: decisions})
@@ -189,10 +189,9 @@ def _fit_bases(
     """Fit backbone after backbone, and keep probabilities only: of large matrices one is in memory at a time."""
     size, n_classes = len(data.y), len(data.class_names)
     parts = [*folds, (np.arange(size), np.arange(0))]
-    large = size * max(data.widths) * n_classes >= LARGE
     tasks = [(number, part) for number in range(len(data.names)) for part in range(len(parts))]
     jobs = (delayed(_fit_base)(unfitted, data, number, *parts[part]) for number, part in tasks)
-    results = in_parallel(jobs, 1, cpu_count()) if large else in_parallel(jobs, -1)
+    results = in_parallel(jobs, 1, cpu_count()) if _is_large(data) else in_parallel(jobs, -1)
     found = _Bases(
         [train for train, _ in parts],
         [[] for _ in parts],
@@ -205,6 +204,10 @@ def _fit_bases(
         found.ranking[data.names[number]][parts[part][1]] = held_out
         advance(1)
     return found
+
+
+def _is_large(data: TrainingSet) -> bool:
+    return len(data.y) * max(data.widths) * len(data.class_names) >= LARGE
 
 
 def _fit_base(
