@@ -32,19 +32,21 @@ LATENT = 600
 BETWEEN = 0.085  # share of the variance that lies between classes, in the directions that tell them apart
 OWN = 0.35  # share of an image's deviation that each backbone sees in its own way
 FEATURES = {"backbones": [{"name": name, "weights": "random", "seed": 0} for name in WIDTHS]}
+# VmHWM begins with the program; `ru_maxrss` would begin with what the parent had, which wrote all matrices.
 FIT = """
 import json, resource, sys, time
 import matplotlib.backends.backend_agg, matplotlib.pyplot, mlxtend.evaluate, tabulate
 from stackcls.settings import Settings
 from stackcls.stages import fit
-kib = 1024
-with open("/proc/self/status") as status:
-    imported = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+def mib(field):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
+imported = mib("VmRSS")
 report = fit.run(Settings(**json.loads(sys.argv[1]))).report
 usage = resource.getrusage(resource.RUSAGE_SELF)
 scores = {name: score.mean for name, score in report.scores.items()}
 print(json.dumps({"seconds": report.seconds, "processor": usage.ru_utime + usage.ru_stime, "accuracy": scores,
-                  "imported": imported / kib, "peak": usage.ru_maxrss / kib}))
+                  "imported": imported, "peak": mib("VmHWM")}))
 """
 
 Features = NDArray[np.float32]
