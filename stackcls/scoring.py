@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 from sklearn import metrics
 
+from stackcls.decisions import per_class, probabilities
 from stackcls.report.results import STACK, Calibration, ClassScore, Gain, McNemar, Score
-from stackcls.stack import per_class, probabilities
 
 BINS = 15
 CONFIDENCE = 0.95

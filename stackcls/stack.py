@@ -1,11 +1,11 @@
 """The stack as scikit-learn estimators; the only place that names estimators of scikit-learn and mlxtend."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from mlxtend.classifier import StackingClassifier
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -15,8 +15,10 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, St
 from sklearn.svm import LinearSVC
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
+from stackcls import logistic
+from stackcls.decisions import per_class, probabilities
+from stackcls.parallel import in_parallel
 from stackcls.settings import StackSettings
 
 MAX_ITERATIONS = 1000
@@ -55,21 +57,51 @@ class BlockColumns:
         return probabilities
 
 
+class KnownProbabilities:
+    """A fitted classifier, as mlxtend wants one, whose probabilities are what it is given."""
+
+    def predict_proba(self, X: Floats) -> Floats:
+        """The same again."""
+        return X
+
+
+class LeanLogisticRegression(LogisticRegression):  # type: ignore[misc]
+    """scikit-learn's logistic regression, fitted by `stackcls.logistic`."""
+
+    def fit(self, X: Floats, y: NDArray[Any]) -> "LeanLogisticRegression":
+        """Fit as scikit-learn does, to the same tolerance."""
+        self.plain()._validate_params()
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"a classifier needs at least two classes; found 1 class: {self.classes_[0]!r}")
+        balanced = self.class_weight == "balanced"
+        found = logistic.fit(X, codes, len(self.classes_), C=self.C, balanced=balanced, max_iterations=self.max_iter)
+        self.coef_, self.intercept_ = found.coef, found.intercept
+        self.n_iter_ = np.array([found.iterations], dtype=np.int32)
+        self.n_features_in_ = X.shape[1]
+        self.converged_ = found.converged
+        return self
+
+    def plain(self) -> LogisticRegression:
+        """scikit-learn's own estimator with these parameters and, if fitted, coefficients: what a model file holds."""
+        estimator = LogisticRegression(C=self.C, max_iter=self.max_iter, class_weight=self.class_weight)
+        for name in ("classes_", "coef_", "intercept_", "n_iter_", "n_features_in_"):
+            if hasattr(self, name):
+                setattr(estimator, name, getattr(self, name))
+        return estimator
+
+
 class FittedBase:
     """One base learner after fitting.
 
     Attributes
     ----------
     estimator : LogisticRegression
-        Fitted on all rows given.
-    out_of_fold : ndarray or None
-        Its class probabilities from inner folds, shape (n, classes), where the recipe needs them.
     converged : bool
     """
 
-    def __init__(self, estimator: Any, out_of_fold: Floats | None, converged: bool) -> None:
+    def __init__(self, estimator: Any, converged: bool) -> None:
         self.estimator = estimator
-        self.out_of_fold = out_of_fold
         self.converged = converged
 
 
@@ -165,8 +197,9 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"temperature {self.temperature!r} must be above 0")
         blocks = self.blocks(X.shape[1])
         known_groups = None if groups is None else np.asarray(groups)
-        jobs = (delayed(self.fit_base)(X[:, columns], y, known_groups) for columns in blocks)
-        self.fit_meta(X, y, in_parallel(jobs, self.n_jobs))
+        jobs = [delayed(self.fit_base)(X[:, columns], y, known_groups) for columns in blocks]
+        bases, shares = zip(*in_parallel(jobs, self.n_jobs), strict=True)
+        self.fit_meta(bases, np.mean(shares, axis=0), y)
         if not all(self.converged_):
             warnings.warn(f"a base learner stopped at {MAX_ITERATIONS} iterations", ConvergenceWarning, stacklevel=2)
         return self
@@ -178,41 +211,47 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"widths {tuple(self.widths or ())} add up to {edges[-1]}, but X has {n_columns} columns")
         return [slice(int(start), int(end)) for start, end in zip(edges, edges[1:], strict=False)]
 
-    def fit_base(self, X: Floats, y: NDArray[Any], groups: NDArray[Any] | None = None) -> FittedBase:
-        """Fit the base learner of one block; recipe 'out-of-fold' also predicts every row from inner folds."""
+    def fit_base(self, X: Floats, y: NDArray[Any], groups: NDArray[Any] | None = None) -> tuple[FittedBase, Floats]:
+        """Fit the base learner of one block.
+
+        Returns
+        -------
+        FittedBase
+        ndarray of shape (n, classes)
+            Its probabilities of the same rows, from which the meta-classifier learns: of rows that it was fitted on, or
+            from inner folds, as the recipe says.
+        """
         if self.recipe not in ("in-sample", "out-of-fold"):
             raise ValueError(f"recipe {self.recipe!r} is not one of in-sample, out-of-fold")
-        learner = LogisticRegression(C=self.base_C, max_iter=MAX_ITERATIONS, class_weight=self.class_weight)
-        out_of_fold = None
+        learner = LeanLogisticRegression(C=self.base_C, max_iter=MAX_ITERATIONS, class_weight=self.class_weight)
+        shares = None
         if self.recipe == "out-of-fold":
             inner = splitter(self.inner_folds, self.random_state, groups)
-            out_of_fold = cross_val_predict(clone(learner), X, y, groups=groups, cv=inner, method="predict_proba")
-        learner.fit(X, y)
-        return FittedBase(learner, out_of_fold, bool(learner.n_iter_.max() < MAX_ITERATIONS))
+            shares = cross_val_predict(clone(learner), X, y, groups=groups, cv=inner, method="predict_proba")
+        estimator = learner.fit(X, y).plain()
+        return FittedBase(estimator, learner.converged_), estimator.predict_proba(X) if shares is None else shares
 
-    def fit_meta(self, X: Floats, y: NDArray[Any], bases: Sequence[FittedBase]) -> "StackedClassifier":
-        """Fit the meta-classifier on base learners that `fit_base` fitted on the same rows."""
-        blocks = self.blocks(X.shape[1])
-        self.n_features_in_ = X.shape[1]
+    def fit_meta(self, bases: Sequence[FittedBase], average: Floats, y: NDArray[Any]) -> "StackedClassifier":
+        """Fit the meta-classifier, by mlxtend's `StackingClassifier`, on the average of what `fit_base` returned.
+
+        It is handed the average, and not the base learners, since those would need all matrices in memory together.
+        """
+        widths = [base.estimator.n_features_in_ for base in bases]
+        self.n_features_in_ = sum(widths)
         self.converged_ = [base.converged for base in bases]
+        blocks = self.blocks(self.n_features_in_)
         self.bases_ = [BlockColumns(base.estimator, columns) for base, columns in zip(bases, blocks, strict=True)]
-        meta = LinearSVC(C=self.meta_C, random_state=self.random_state, class_weight=self.class_weight)
-        if self.recipe == "in-sample":
-            stacking = StackingClassifier(
-                classifiers=self.bases_,
-                meta_classifier=meta,
-                use_probas=True,
-                average_probas=True,
-                use_clones=False,
-                fit_base_estimators=False,
-            )
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="fit_base_estimators=False")
-                self.meta_ = stacking.fit(X, y).meta_clf_
-        else:
-            self.meta_ = meta.fit(
-                np.mean([base.out_of_fold for base in bases if base.out_of_fold is not None], axis=0), y
-            )
+        stacking = StackingClassifier(
+            classifiers=[KnownProbabilities()],
+            meta_classifier=LinearSVC(C=self.meta_C, random_state=self.random_state, class_weight=self.class_weight),
+            use_probas=True,
+            average_probas=True,
+            use_clones=False,
+            fit_base_estimators=False,
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="fit_base_estimators=False")
+            self.meta_ = stacking.fit(average, y).meta_clf_
         self.classes_ = self.meta_.classes_
         return self
 
@@ -227,6 +266,10 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         decisions: Floats = self.meta_.decision_function(self.average_probabilities(X))
         return decisions
+
+    def meta_decisions(self, average: Floats) -> Floats:
+        """Decisions, one column per class, from the base learners' mean probabilities."""
+        return per_class(self.meta_.decision_function(average))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Labels, shape (n,)."""
@@ -256,30 +299,3 @@ def unfitted_like(stacked: StackedClassifier) -> StackedClassifier:
     """Copy of a stack with the same parameters, not fitted."""
     copy: StackedClassifier = clone(stacked)
     return copy
-
-
-def per_class(decisions: Floats) -> Floats:
-    """Decisions with one column per class, also for two classes."""
-    return np.column_stack([-decisions, decisions]) if decisions.ndim == 1 else decisions
-
-
-def probabilities(decisions: Floats, temperature: float) -> NDArray[np.float64]:
-    """Softmax of decisions divided by a temperature, shape (n, classes), in float64."""
-    scaled = per_class(np.asarray(decisions, dtype=np.float64)) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return shares
-
-
-def in_parallel(jobs: Iterable[Any], n_jobs: int | None, advance: Callable[[int], None] = lambda _: None) -> list[Any]:
-    """Run joblib jobs in threads, each with single-threaded linear algebra, and return their results in order.
-
-    Matrices here are small: BLAS threads get in each other's way on them, while whole fits side by side do not.
-    """
-    results = []
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged_` instead, once
-        for result in Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs):
-            results.append(result)
-            advance(1)
-    return results

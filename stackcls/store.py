@@ -22,6 +22,7 @@ from stackcls.files import digest_file, replacing
 FORMAT, VERSION = "stackcls-features", 1
 USER_BLOCK = 512
 CHUNK_ROWS = 4096
+READ_ROWS = 512
 
 Features = NDArray[np.float32]
 RowChunks = Iterable[tuple[NDArray[np.int64], Features]]
@@ -114,6 +115,16 @@ class Store:
         dataset = self._file["features"][name]
         for start in range(0, len(dataset), CHUNK_ROWS):
             target[start : start + CHUNK_ROWS] = dataset[start : start + CHUNK_ROWS]
+
+    def read_rows(self, name: str, rows: NDArray[np.int64]) -> Features:
+        """Read some rows of a matrix, which ascend, shape (rows, width); never holds them twice."""
+        dataset = self._file["features"][name]
+        found = np.empty((len(rows), dataset.shape[1]), dtype=np.float32)
+        for start in range(0, len(dataset), READ_ROWS):
+            low, high = np.searchsorted(rows, (start, start + READ_ROWS))
+            if low < high:
+                found[low:high] = dataset[start : start + READ_ROWS][rows[low:high] - start]
+        return found
 
     def chunks(self, name: str) -> Iterator[tuple[int, Features]]:
         """Yield a matrix in order, as (first row, rows) with bounded memory."""

@@ -1,23 +1,35 @@
 """Cross-validation of the single backbones and the stack on the same folds, from the same base fits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from joblib import delayed
+from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 
 from stackcls import stack
+from stackcls.decisions import per_class
 from stackcls.errors import TrainingError
 from stackcls.listener import Listener
+from stackcls.parallel import in_parallel
 from stackcls.report.results import STACK
 from stackcls.scoring import Predictions, cross_calibrated, fit_temperature
 from stackcls.settings import Settings
 
 NAMED = 5
+LARGE = 2e8  # multiplications of a pass over a matrix from which BLAS threads pay and memory counts
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.floating[Any]]
+Advance = Callable[[int], None]
+
+
+class Blocks(Protocol):
+    """Feature matrices that are fetched when they are needed."""
+
+    def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
+        """Features by the backbone of that number, shape (rows, width); the rows ascend."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +38,8 @@ class TrainingSet:
 
     Attributes
     ----------
-    X : ndarray of float32, shape (n, sum of widths)
-        The feature matrices side by side.
+    X : ndarray of float32, shape (n, sum of widths), or Blocks
+        The feature matrices side by side, or where to fetch them.
     names, widths : tuple
         Of the backbones, in the order of the columns.
     y : ndarray of int64, shape (n,)
@@ -37,12 +49,19 @@ class TrainingSet:
         Rows with the same number stay in one fold.
     """
 
-    X: NDArray[np.float32]
+    X: NDArray[np.float32] | Blocks
     names: tuple[str, ...]
     widths: tuple[int, ...]
     y: Ints
     class_names: tuple[str, ...]
     groups: Ints | None
+
+    def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
+        """Features of some rows, which ascend, by the backbone of that number, shape (rows, width)."""
+        if isinstance(self.X, np.ndarray):
+            start = sum(self.widths[:number])
+            return self.X[rows, start : start + self.widths[number]]
+        return self.X.block(number, rows)
 
 
 @dataclass(frozen=True)
@@ -120,78 +139,116 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
         If a class is too rare for the folds.
     """
     check_classes(data, settings)
-    folds = list(stack.splitter(settings.cv.folds, settings.cv.seed, data.groups).split(data.X, data.y, data.groups))
+    splitter = stack.splitter(settings.cv.folds, settings.cv.seed, data.groups)
+    folds = list(splitter.split(data.y, data.y, data.groups))
     _check_folds(data, folds, settings)
     unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
-    blocks = unfitted.blocks(data.X.shape[1])
-    everything = np.arange(len(data.y))
-    parts = [everything, *(train for train, _ in folds)]
-    jobs = [delayed(_fit_base)(unfitted, data, rows, columns) for rows in parts for columns in blocks]
-    if baseline:
-        weight = settings.stack.class_weight
-        jobs += [delayed(_fit_svm)(weight, data, rows, columns) for rows, _ in folds for columns in blocks]
-    with listener.track("fit", len(jobs), "fit") as advance:
-        fitted = stack.in_parallel(jobs, -1, advance)
-    bases = [fitted[start : start + len(blocks)] for start in range(0, len(parts) * len(blocks), len(blocks))]
-    svms = fitted[len(parts) * len(blocks) :]
+    svms = len(folds) * len(data.names) if baseline else 0
+    with listener.track("fit", (len(folds) + 1) * len(data.names) + svms, "fit") as advance:
+        bases = _fit_bases(unfitted, data, folds, advance)
+        baselines = _validate_baselines(settings.stack.class_weight, data, folds, advance) if baseline else None
 
-    predictions = _predict_folds(unfitted, data, folds, bases[1:])
-    decisions = predictions.ranking[STACK]
-    model = stack.unfitted_like(unfitted).set_params(temperature=fit_temperature(decisions, data.y))
-    model.fit_meta(data.X, data.y, bases[0])
-    unconverged = {name for part in bases for name, base in zip(data.names, part, strict=True) if not base.converged}
-    return Validated(
-        model,
-        predictions,
-        cross_calibrated(decisions, data.y, predictions.fold),
-        _predict_baselines(data, folds, svms) if baseline else None,
-        tuple(sorted(unconverged)),
+    ranking, decisions = bases.ranking, np.empty((len(data.y), len(data.class_names)))
+    metas = [delayed(_fit_meta)(unfitted, bases, number, data.y) for number in range(len(folds) + 1)]
+    *models, model = in_parallel(metas, 1 if _is_large(data) else -1)
+    for (_, test), fitted in zip(folds, models, strict=True):
+        decisions[test] = fitted.meta_decisions(np.mean([ranking[name][test] for name in data.names], axis=0))
+    predictions = Predictions(data.y, _fold_of(folds), {**ranking, STACK: decisions})
+    model.set_params(temperature=fit_temperature(decisions, data.y))
+    unconverged = {
+        name for part in bases.fitted for name, base in zip(data.names, part, strict=True) if not base.converged
+    }
+    shares = cross_calibrated(decisions, data.y, predictions.fold)
+    return Validated(model, predictions, shares, baselines, tuple(sorted(unconverged)))
+
+
+@dataclass(frozen=True)
+class _Bases:
+    """The base learners of all folds and, last, of all rows.
+
+    Attributes
+    ----------
+    rows : list of ndarray
+        What each part is fitted on.
+    fitted : list of list of FittedBase
+        By part and backbone.
+    average : list of ndarray, shape (rows of the part, classes)
+        What the meta-classifier of each part learns from.
+    ranking : dict of str to ndarray, shape (n, classes)
+        Out-of-fold probabilities of each backbone.
+    """
+
+    rows: list[Ints]
+    fitted: list[list[stack.FittedBase]]
+    average: list[Floats]
+    ranking: dict[str, Floats]
+
+
+def _fit_bases(
+    unfitted: stack.StackedClassifier, data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], advance: Advance
+) -> _Bases:
+    """Fit backbone after backbone, and keep probabilities only: of large matrices one is in memory at a time."""
+    size, n_classes = len(data.y), len(data.class_names)
+    parts = [*folds, (np.arange(size), np.arange(0))]
+    tasks = [(number, part) for number in range(len(data.names)) for part in range(len(parts))]
+    jobs = (delayed(_fit_base)(unfitted, data, number, *parts[part]) for number, part in tasks)
+    results = in_parallel(jobs, 1, cpu_count()) if _is_large(data) else in_parallel(jobs, -1)
+    found = _Bases(
+        [train for train, _ in parts],
+        [[] for _ in parts],
+        [np.zeros((len(train), n_classes), np.float32) for train, _ in parts],
+        {name: np.empty((size, n_classes), np.float32) for name in data.names},
     )
+    for (number, part), (base, shares, held_out) in zip(tasks, results, strict=True):
+        found.fitted[part].append(base)
+        found.average[part][:] += shares / np.float32(len(data.names))
+        found.ranking[data.names[number]][parts[part][1]] = held_out
+        advance(1)
+    return found
 
 
-def _fit_base(unfitted: stack.StackedClassifier, data: TrainingSet, rows: Ints, columns: slice) -> stack.FittedBase:
-    groups = None if data.groups is None else data.groups[rows]
-    return unfitted.fit_base(_rows(data.X[:, columns], rows), data.y[rows], groups)
+def _is_large(data: TrainingSet) -> bool:
+    return len(data.y) * max(data.widths) * len(data.class_names) >= LARGE
 
 
-def _fit_svm(class_weight: str | None, data: TrainingSet, rows: Ints, columns: slice) -> Any:
-    return stack.linear_svm(class_weight).fit(_rows(data.X[:, columns], rows), data.y[rows])
+def _fit_base(
+    unfitted: stack.StackedClassifier, data: TrainingSet, number: int, train: Ints, test: Ints
+) -> tuple[stack.FittedBase, Floats, Floats]:
+    """Fit one base learner; also return what the meta-classifier learns from, and the probabilities of other rows."""
+    groups = None if data.groups is None else data.groups[train]
+    base, shares = unfitted.fit_base(data.block(number, train), data.y[train], groups)
+    if not test.size:
+        return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
+    return base, shares, base.estimator.predict_proba(data.block(number, test))
 
 
-def _rows(X: NDArray[np.float32], rows: Ints) -> NDArray[np.float32]:
-    """Pick rows; all of them without a copy."""
-    return X if len(rows) == len(X) else X[rows]
+def _fit_meta(unfitted: stack.StackedClassifier, bases: _Bases, part: int, y: Ints) -> stack.StackedClassifier:
+    model = stack.unfitted_like(unfitted)
+    return model.fit_meta(bases.fitted[part], bases.average[part], y[bases.rows[part]])
 
 
-def _predict_folds(
-    unfitted: stack.StackedClassifier,
-    data: TrainingSet,
-    folds: Sequence[tuple[Ints, Ints]],
-    bases: Sequence[Sequence[stack.FittedBase]],
-) -> Predictions:
-    shape = (len(data.y), len(data.class_names))
-    ranking = {name: np.empty(shape) for name in (*data.names, STACK)}
-    fold_of = np.empty(len(data.y), dtype=np.int64)
-    for number, ((train, test), fitted) in enumerate(zip(folds, bases, strict=True)):
-        model = stack.unfitted_like(unfitted).fit_meta(data.X[train], data.y[train], fitted)
-        X = data.X[test]
-        for name, base in zip(data.names, model.bases_, strict=True):
-            ranking[name][test] = base.predict_proba(X)
-        ranking[STACK][test] = stack.per_class(model.decision_function(X))
-        fold_of[test] = number
-    return Predictions(data.y, fold_of, ranking)
-
-
-def _predict_baselines(data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], svms: Sequence[Any]) -> Predictions:
-    ranking = {name: np.empty((len(data.y), len(data.class_names))) for name in data.names}
-    fold_of = np.empty(len(data.y), dtype=np.int64)
-    edges = np.cumsum([0, *data.widths])
-    fitted: Iterator[Any] = iter(svms)
+def _fold_of(folds: Sequence[tuple[Ints, Ints]]) -> Ints:
+    fold_of = np.empty(sum(len(test) for _, test in folds), dtype=np.int64)
     for number, (_, test) in enumerate(folds):
-        for name, start, end in zip(data.names, edges, edges[1:], strict=False):
-            ranking[name][test] = stack.per_class(next(fitted).decision_function(data.X[test, start:end]))
         fold_of[test] = number
-    return Predictions(data.y, fold_of, ranking)
+    return fold_of
+
+
+def _validate_baselines(
+    class_weight: str | None, data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], advance: Advance
+) -> Predictions:
+    ranking = {name: np.empty((len(data.y), len(data.class_names))) for name in data.names}
+    tasks = [(number, train, test) for number in range(len(data.names)) for train, test in folds]
+    jobs = (delayed(_fit_svm)(class_weight, data, *task) for task in tasks)
+    for (number, _, test), decisions in zip(tasks, in_parallel(jobs, -1), strict=True):
+        ranking[data.names[number]][test] = decisions
+        advance(1)
+    return Predictions(data.y, _fold_of(folds), ranking)
+
+
+def _fit_svm(class_weight: str | None, data: TrainingSet, number: int, train: Ints, test: Ints) -> Floats:
+    svm = stack.linear_svm(class_weight).fit(data.block(number, train), data.y[train])
+    return per_class(svm.decision_function(data.block(number, test)))
 
 
 def _check_folds(data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], settings: Settings) -> None:

@@ -9,9 +9,9 @@ from scipy import stats
 from sklearn import metrics
 
 from stackcls import scoring
+from stackcls.decisions import probabilities
 from stackcls.report.results import STACK
 from stackcls.scoring import Predictions
-from stackcls.stack import probabilities
 
 
 def make_predictions(n_classes=8, n_rows=90, folds=3, seed=0):

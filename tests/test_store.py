@@ -51,6 +51,15 @@ def written(tmp_path):
     return write(tmp_path / "artifacts" / "features.h5")
 
 
+@pytest.mark.parametrize("rows", [[], [0], [4], [1, 2, 4], [0, 1, 2, 3, 4]])
+def test_some_rows_are_read(written, monkeypatch, rows):
+    monkeypatch.setattr(store, "READ_ROWS", 2)
+    with Store(written) as opened:
+        found = opened.read_rows("one", np.array(rows, dtype=np.int64))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, FEATURES["one"][rows])
+
+
 def test_what_was_written_is_read(written):
     with Store(written) as opened:
         assert opened.table.equals(TABLE)

@@ -1,6 +1,8 @@
 """Cross-validation gives the scores that the plain way gives, and says beforehand when labels do not allow it."""
 
 import warnings
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +99,38 @@ def test_the_final_model_is_fitted_on_all_rows(recipe):
     found = validate(data, stack={"recipe": recipe})
     expected = StackedClassifier((7, 5), recipe).fit(data.X, data.y)
     np.testing.assert_allclose(found.model.decision_function(data.X), expected.decision_function(data.X), rtol=1e-6)
+
+
+class Fetched:
+    """Features that are fetched; it counts what is fetched and not yet let go."""
+
+    def __init__(self, data):
+        self.data, self.alive, self.most, self.numbers = data, 0, 0, []
+
+    def block(self, number, rows):
+        found = self.data.block(number, rows)
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        self.numbers.append(number)
+        weakref.finalize(found, self._let_go)
+        return found
+
+    def _let_go(self):
+        self.alive -= 1
+
+
+@pytest.mark.parametrize("recipe", ["in-sample", "out-of-fold"])
+def test_large_matrices_are_fetched_one_at_a_time(monkeypatch, recipe):
+    data = make_training_set()
+    expected = validate(data, stack={"recipe": recipe})
+    monkeypatch.setattr(validation, "LARGE", 0)
+    fetched = Fetched(data)
+    found = validate(replace(data, X=fetched), stack={"recipe": recipe})
+    assert fetched.most == 1
+    assert fetched.numbers == sorted(fetched.numbers)  # all of one backbone, then all of the next
+    assert fetched.alive == 0
+    for name in ("one", "two", "stack"):
+        np.testing.assert_allclose(found.predictions.ranking[name], expected.predictions.ranking[name], atol=1e-4)
 
 
 def test_probabilities_are_calibrated_on_other_folds():

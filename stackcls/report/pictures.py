@@ -30,7 +30,8 @@ def save_confusion(report: Report, path: Path) -> None:
     counts = np.array(report.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     n_classes = len(counts)
-    side = min(24.0, max(4.0, 2.0 + INCHES_PER_CLASS * n_classes))
+    # Without names a class needs no line of text, and drawing takes memory by the area.
+    side = min(24.0 if n_classes <= NAMES_UP_TO else 10.0, max(4.0, 2.0 + INCHES_PER_CLASS * n_classes))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

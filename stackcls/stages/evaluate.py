@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from stackcls import extraction, modelfile, scoring, sources
+from stackcls.decisions import per_class, probabilities
 from stackcls.errors import TrainingError, UnreadableImage
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener, Silent
@@ -14,7 +15,6 @@ from stackcls.model import StackModel
 from stackcls.report.results import STACK, Report
 from stackcls.scoring import Predictions
 from stackcls.sources import ImageEntry
-from stackcls.stack import per_class, probabilities
 from stackcls.versions import created_with
 
 

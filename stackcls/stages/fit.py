@@ -75,7 +75,7 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
         chosen = _choose(store, settings)
         training = _load(store, list(chosen), settings, listener)
         matrices = {name: store.matrices[name] for name in chosen}
-    validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
+        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
@@ -142,20 +142,30 @@ def _load(store: Store, names: Sequence[str], settings: Settings, listener: List
     rows = np.flatnonzero(keep)
     present, y = np.unique(table.labels[rows], return_inverse=True)
     widths = tuple(store.matrices[name].width for name in names)
-    X = np.empty((len(table.paths), sum(widths)), dtype=np.float32)
-    for name, start, width in zip(names, np.cumsum([0, *widths]), widths, strict=False):
-        store.read_into(name, X[:, start : start + width])
     data = TrainingSet(
-        X=X if keep.all() else X[rows],
+        X=_Stored(store, tuple(names), rows),
         names=tuple(names),
         widths=widths,
         y=y.astype(np.int64),
         class_names=tuple(table.class_names[index] for index in present),
         groups=None if groups is None else groups[rows],
     )
-    if not np.isfinite(data.X).all():
+    if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
         raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
     return _Rows(data, table, rows, notes)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Feature matrices that stay in the store until they are needed: together they may be larger than memory."""
+
+    store: Store
+    names: tuple[str, ...]
+    rows: np.ndarray
+
+    def block(self, number: int, rows: np.ndarray) -> np.ndarray:
+        """Read some of the labelled rows of one matrix."""
+        return self.store.read_rows(self.names[number], self.rows[rows])
 
 
 def _report(data: TrainingSet, validated: Validated, settings: Settings, notes: list[str], seconds: float) -> Report:
