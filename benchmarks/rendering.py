@@ -39,7 +39,7 @@ class Figures:
     def why_not(self, side: str) -> str:
         """Why a side has no result."""
         named = (run["error"] for name, run in self.values["runs"].items() if f"/{side}/" in name and run["error"])
-        return next(named, "not run")
+        return next(named, "not run: give --thingsvision" if side == "thingsvision" else "not run")
 
     def staged(self, side: str) -> list[Mapping[str, Any]]:
         """Runs that report stages and rates."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROUNDS = 3
-IMAGES = 64
+IMAGES = 32
 
 
 class Clock:

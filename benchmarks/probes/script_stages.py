@@ -29,7 +29,7 @@ def watch(script: Any, clock: Clock, kept: dict[str, tuple[Callable[[], object],
                 return
             name, model, module, size = found
             images = module.preprocess_input(
-                np.random.default_rng(0).uniform(0, 255, (2 * BATCH, size, size, 3)).astype(np.float32)
+                np.random.default_rng(0).uniform(0, 255, (BATCH, size, size, 3)).astype(np.float32)
             )
             kept[name] = (partial(model.predict, images, batch_size=BATCH, verbose=0), len(images))
             model.predict = clock.timed("inference", model.predict)
