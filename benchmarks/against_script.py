@@ -1,62 +1,32 @@
 """Time and memory of stackcls beside the plain script, in one run, on the same images.
 
-    python benchmarks/against_script.py features|fit|memory [--shared ../shared] [--repeats 2]
+    python benchmarks/against_script.py fit|memory [--shared ../shared] [--repeats 2]
 
-`features`: both extract the four backbones of the article (seeded random weights) from 340 photos, whole processes, in
-turn. `fit`: both cross-validate on the features of two data sets; the script with one BLAS thread, which is its best.
+`fit`: both cross-validate on the features of two data sets; the script with one BLAS thread, which is its best.
 `memory`: peak resident memory of `stackcls features` on 500 and on 5,000 photos. Ratios within one run are what counts:
-machines are shared and noisy.
+machines are shared and noisy. `table.py` measures `features`.
 """
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from running import measure
+
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 340
 MOBILENETS = [
     ("mobilenet_1.00_224", "MobileNet", 1.0, 224),
     ("mobilenet_0.75_192", "MobileNet", 0.75, 192),
     ("mobilenet_0.50_160", "MobileNet", 0.5, 160),
     ("mobilenet_v2_1.00_224", "MobileNetV2", 1.0, 224),
 ]
-ARTICLE = ("vgg19", "resnet50", "inception_v3", "xception")
-
-
-def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[float, float, str]:
-    """Run a command; return wall seconds, peak resident MiB, and standard output."""
-    with tempfile.TemporaryFile("w+") as output:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        output.seek(0)
-        text = output.read()
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {os.waitstatus_to_exitcode(status)}\n{text}")
-    unit = 1024 if sys.platform == "darwin" else 1
-    return seconds, usage.ru_maxrss / 1024 / unit, text
 
 
 def stackcls(*arguments: str) -> list[str]:
     """Command line of stackcls in this environment."""
     return [sys.executable, "-m", "stackcls", *arguments]
-
-
-def evenly_spaced(folder: Path, count: int) -> list[Path]:
-    """Choose the images that the script's `--limit` takes."""
-    import numpy as np
-
-    files = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    return [files[i] for i in np.linspace(0, len(files) - 1, count).astype(int)]
 
 
 def write_settings(path: Path, images: Path, backbones: list[dict[str, object]]) -> Path:
@@ -78,29 +48,6 @@ def mobilenets(shared: Path) -> list[dict[str, object]]:
         }
         for name, architecture, alpha, size in MOBILENETS
     ]
-
-
-def compare_features(shared: Path, folder: Path, repeats: int) -> None:
-    """Whole processes in turn; the better of each counts."""
-    photos = evenly_spaced(shared / "data" / "flowers17", LIMIT)
-    manifest = folder / "photos.csv"
-    manifest.write_text("path,label\n" + "".join(f"{p},{p.parent.name}\n" for p in photos))
-    entries = [{"name": name, "weights": "random", "seed": 0} for name in ARTICLE]
-    settings = write_settings(folder / "article.yaml", manifest, entries)
-    script = [sys.executable, str(shared / "reference" / "article.py"), str(shared / "data" / "flowers17")]
-    script += ["--backbones", "article", "--limit", str(LIMIT), "--stage", "features"]
-    ours, theirs = [], []
-    for number in range(repeats):
-        for file in (folder / "article").glob("*"):
-            file.unlink()
-        ours.append(measure(stackcls("features", "-c", str(settings))))
-        theirs.append(measure(script))
-        print(f"run {number + 1}: stackcls {ours[-1][0]:.1f} s, script {theirs[-1][0]:.1f} s", flush=True)
-    (best, memory, _), (script_best, script_memory, _) = min(ours), min(theirs)
-    print(f"features of {LIMIT} photos, four backbones, whole process, better of {repeats}:")
-    print(f"  stackcls {best:.1f} s, {LIMIT / best:.2f} images/s, {memory:.0f} MiB")
-    print(f"  script   {script_best:.1f} s, {LIMIT / script_best:.2f} images/s, {script_memory:.0f} MiB")
-    print(f"  ratio    {script_best / best:.2f}")
 
 
 def compare_fit(shared: Path, folder: Path, repeats: int) -> None:
@@ -162,7 +109,7 @@ def measure_memory(shared: Path, folder: Path) -> None:
 def main() -> None:
     """Run one comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["features", "fit", "memory"])
+    parser.add_argument("what", choices=["fit", "memory"])
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
@@ -170,9 +117,7 @@ def main() -> None:
     if not shared.is_dir():
         raise SystemExit(f"--shared {shared} does not exist: the script, photos and weights to compare with lie there")
     with tempfile.TemporaryDirectory() as name:
-        if arguments.what == "features":
-            compare_features(shared, Path(name), arguments.repeats)
-        elif arguments.what == "fit":
+        if arguments.what == "fit":
             compare_fit(shared, Path(name), arguments.repeats)
         else:
             measure_memory(shared, Path(name))
