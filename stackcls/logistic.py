@@ -46,8 +46,9 @@ def fit(
     balanced: bool = False,
     tolerance: float = TOLERANCE,
     max_iterations: int,
+    start: Coefficients | None = None,
 ) -> Coefficients:
-    """Fit a logistic regression by L-BFGS, from zero.
+    """Fit a logistic regression by L-BFGS.
 
     Parameters
     ----------
@@ -62,14 +63,18 @@ def fit(
     tolerance : float
         Where to stop: no element of the gradient is larger.
     max_iterations : int
+    start : Coefficients, optional
+        Where to begin; by default at zero.
 
     Returns
     -------
     Coefficients
     """
     loss = _Loss(X, y, n_classes, C, balanced)
-    start = np.zeros((X.shape[1] + 1) * loss.columns, X.dtype)
-    found = minimise(loss, start, tolerance, max_iterations)
+    first = np.zeros((X.shape[1] + 1, loss.columns), X.dtype)
+    if start is not None:
+        first[:-1], first[-1] = start.coef.T, start.intercept
+    found = minimise(loss, first.reshape(-1), tolerance, max_iterations)
     parameters = loss.unpack(found.x)
     coef = parameters[:-1].T.copy(order="F")
     return Coefficients(coef, parameters[-1].copy(), found.iterations, found.converged)

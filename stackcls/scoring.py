@@ -13,6 +13,7 @@ from stackcls.decisions import per_class, probabilities
 from stackcls.report.results import STACK, Calibration, ClassScore, Gain, McNemar, Score
 
 BINS = 15
+ROWS = 1024  # at a time, so that many classes take little memory
 CONFIDENCE = 0.95
 EXACT_BELOW = 25
 TIE = 1e-12
@@ -123,7 +124,12 @@ def fit_temperature(decisions: Floats, given: Ints) -> float:
     columns = per_class(decisions)
 
     def loss(logarithm: float) -> float:
-        return _log_loss(probabilities(columns, float(np.exp(logarithm))), given)
+        temperature = float(np.exp(logarithm))
+        own = [
+            probabilities(columns[start : start + ROWS], temperature)[np.arange(len(part)), part]
+            for start, part in ((start, given[start : start + ROWS]) for start in range(0, len(given), ROWS))
+        ]
+        return _mean_log_loss(np.concatenate(own))
 
     low, high = np.log(TEMPERATURES)
     return float(np.exp(optimize.minimize_scalar(loss, bounds=(low, high), method="bounded").x))
@@ -156,5 +162,8 @@ def expected_calibration_error(shares: Floats, given: Ints) -> float:
 
 
 def _log_loss(shares: Floats, given: Ints) -> float:
-    own = shares[np.arange(len(given)), given]
+    return _mean_log_loss(shares[np.arange(len(given)), given])
+
+
+def _mean_log_loss(own: Floats) -> float:
     return float(0.0 - np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())

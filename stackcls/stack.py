@@ -1,4 +1,4 @@
-"""The stack as scikit-learn estimators; the only place that names estimators of scikit-learn and mlxtend."""
+"""The stack as a scikit-learn estimator."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from mlxtend.classifier import StackingClassifier
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.svm import LinearSVC
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,12 +17,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stackcls import logistic
 from stackcls.decisions import per_class, probabilities
+from stackcls.learners import (
+    MAX_ITERATIONS,
+    BlockColumns,
+    FittedBase,
+    Floats,
+    KnownProbabilities,
+    LeanLogisticRegression,
+)
 from stackcls.parallel import in_parallel
 from stackcls.settings import StackSettings
-
-MAX_ITERATIONS = 1000
-
-Floats = NDArray[np.floating[Any]]
 
 
 def splitter(folds: int, seed: int, groups: NDArray[np.int64] | None) -> BaseCrossValidator:
@@ -35,74 +38,6 @@ def splitter(folds: int, seed: int, groups: NDArray[np.int64] | None) -> BaseCro
 def linear_svm(class_weight: str | None = None) -> LinearSVC:
     """The article's single: a linear SVM straight on one backbone's features."""
     return LinearSVC(random_state=0, class_weight=class_weight)
-
-
-class BlockColumns:
-    """A fitted classifier that sees only some columns of what it is given; no copy is made of them.
-
-    Parameters
-    ----------
-    estimator : classifier
-        Fitted on those columns alone.
-    columns : slice
-    """
-
-    def __init__(self, estimator: Any, columns: slice) -> None:
-        self.estimator = estimator
-        self.columns = columns
-
-    def predict_proba(self, X: Floats) -> Floats:
-        """Class probabilities, shape (n, classes), from this classifier's own columns of X."""
-        probabilities: Floats = self.estimator.predict_proba(X[:, self.columns])
-        return probabilities
-
-
-class KnownProbabilities:
-    """A fitted classifier, as mlxtend wants one, whose probabilities are what it is given."""
-
-    def predict_proba(self, X: Floats) -> Floats:
-        """The same again."""
-        return X
-
-
-class LeanLogisticRegression(LogisticRegression):  # type: ignore[misc]
-    """scikit-learn's logistic regression, fitted by `stackcls.logistic`."""
-
-    def fit(self, X: Floats, y: NDArray[Any]) -> "LeanLogisticRegression":
-        """Fit as scikit-learn does, to the same tolerance."""
-        self.plain()._validate_params()
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"a classifier needs at least two classes; found 1 class: {self.classes_[0]!r}")
-        balanced = self.class_weight == "balanced"
-        found = logistic.fit(X, codes, len(self.classes_), C=self.C, balanced=balanced, max_iterations=self.max_iter)
-        self.coef_, self.intercept_ = found.coef, found.intercept
-        self.n_iter_ = np.array([found.iterations], dtype=np.int32)
-        self.n_features_in_ = X.shape[1]
-        self.converged_ = found.converged
-        return self
-
-    def plain(self) -> LogisticRegression:
-        """scikit-learn's own estimator with these parameters and, if fitted, coefficients: what a model file holds."""
-        estimator = LogisticRegression(C=self.C, max_iter=self.max_iter, class_weight=self.class_weight)
-        for name in ("classes_", "coef_", "intercept_", "n_iter_", "n_features_in_"):
-            if hasattr(self, name):
-                setattr(estimator, name, getattr(self, name))
-        return estimator
-
-
-class FittedBase:
-    """One base learner after fitting.
-
-    Attributes
-    ----------
-    estimator : LogisticRegression
-    converged : bool
-    """
-
-    def __init__(self, estimator: Any, converged: bool) -> None:
-        self.estimator = estimator
-        self.converged = converged
 
 
 class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -211,8 +146,14 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"widths {tuple(self.widths or ())} add up to {edges[-1]}, but X has {n_columns} columns")
         return [slice(int(start), int(end)) for start, end in zip(edges, edges[1:], strict=False)]
 
-    def fit_base(self, X: Floats, y: NDArray[Any], groups: NDArray[Any] | None = None) -> tuple[FittedBase, Floats]:
-        """Fit the base learner of one block.
+    def fit_base(
+        self,
+        X: Floats,
+        y: NDArray[Any],
+        groups: NDArray[Any] | None = None,
+        start: logistic.Coefficients | None = None,
+    ) -> tuple[FittedBase, Floats]:
+        """Fit the base learner of one block, from zero or from a start.
 
         Returns
         -------
@@ -228,7 +169,7 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.recipe == "out-of-fold":
             inner = splitter(self.inner_folds, self.random_state, groups)
             shares = cross_val_predict(clone(learner), X, y, groups=groups, cv=inner, method="predict_proba")
-        estimator = learner.fit(X, y).plain()
+        estimator = learner.fit(X, y, start).plain()
         return FittedBase(estimator, learner.converged_), estimator.predict_proba(X) if shares is None else shares
 
     def fit_meta(self, bases: Sequence[FittedBase], average: Floats, y: NDArray[Any]) -> "StackedClassifier":

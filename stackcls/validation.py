@@ -1,8 +1,8 @@
 """Cross-validation of the single backbones and the stack on the same folds, from the same base fits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from joblib import cpu_count, delayed
@@ -10,58 +10,20 @@ from numpy.typing import NDArray
 
 from stackcls import stack
 from stackcls.decisions import per_class
-from stackcls.errors import TrainingError
+from stackcls.learners import FittedBase
 from stackcls.listener import Listener
+from stackcls.logistic import Coefficients
 from stackcls.parallel import in_parallel
 from stackcls.report.results import STACK
 from stackcls.scoring import Predictions, cross_calibrated, fit_temperature
 from stackcls.settings import Settings
+from stackcls.training import TrainingSet, check_classes, check_folds
 
-NAMED = 5
 LARGE = 2e8  # multiplications of a pass over a matrix from which BLAS threads pay and memory counts
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 Advance = Callable[[int], None]
-
-
-class Blocks(Protocol):
-    """Feature matrices that are fetched when they are needed."""
-
-    def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
-        """Features by the backbone of that number, shape (rows, width); the rows ascend."""
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Labelled rows.
-
-    Attributes
-    ----------
-    X : ndarray of float32, shape (n, sum of widths), or Blocks
-        The feature matrices side by side, or where to fetch them.
-    names, widths : tuple
-        Of the backbones, in the order of the columns.
-    y : ndarray of int64, shape (n,)
-        Labels as indices of `class_names`; every class occurs.
-    class_names : tuple of str
-    groups : ndarray of int64, shape (n,), or None
-        Rows with the same number stay in one fold.
-    """
-
-    X: NDArray[np.float32] | Blocks
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-    y: Ints
-    class_names: tuple[str, ...]
-    groups: Ints | None
-
-    def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
-        """Features of some rows, which ascend, by the backbone of that number, shape (rows, width)."""
-        if isinstance(self.X, np.ndarray):
-            start = sum(self.widths[:number])
-            return self.X[rows, start : start + self.widths[number]]
-        return self.X.block(number, rows)
 
 
 @dataclass(frozen=True)
@@ -89,39 +51,6 @@ class Validated:
     unconverged: tuple[str, ...]
 
 
-def check_classes(data: TrainingSet, settings: Settings) -> None:
-    """Raise `TrainingError` before any work if the labels do not allow the folds."""
-    if len(data.class_names) < 2:
-        found = ", ".join(map(repr, data.class_names)) or "none"
-        raise TrainingError(f"a classifier needs images of at least two classes; found {found}")
-    counts = class_counts(data.y, data.groups, len(data.class_names))
-    need = images_needed(settings)
-    if too_rare := [(name, int(count)) for name, count in zip(data.class_names, counts, strict=True) if count < need]:
-        unit = "images" if data.groups is None else "groups"
-        listed = ", ".join(f"{name!r} has {count}" for name, count in too_rare[:NAMED])
-        more = f" and {len(too_rare) - NAMED} more classes" if len(too_rare) > NAMED else ""
-        raise TrainingError(
-            f"{settings.cv.folds} folds need at least {need} {unit} of each class, but {listed}{more}: add images, "
-            "use fewer folds (--cv), or leave such classes out (--set cv.rare=drop)"
-        )
-
-
-def class_counts(y: Ints, groups: Ints | None, n_classes: int) -> Ints:
-    """Images of each class, or groups where there are groups."""
-    if groups is not None:
-        y = np.unique(np.stack([y, groups]), axis=1)[0]
-    return np.bincount(y, minlength=n_classes)
-
-
-def images_needed(settings: Settings) -> int:
-    """Images (or groups) of a class that the folds need, so that each training part can be split again if it must."""
-    folds = settings.cv.folds
-    if settings.stack.recipe == "in-sample":
-        return folds
-    inner = settings.stack.inner_folds
-    return next(count for count in range(folds, 2 * folds * inner) if count - -(-count // folds) >= inner)
-
-
 def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listener: Listener) -> Validated:
     """Score every backbone and the stack on the same folds, then fit on all rows.
 
@@ -141,7 +70,7 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
     check_classes(data, settings)
     splitter = stack.splitter(settings.cv.folds, settings.cv.seed, data.groups)
     folds = list(splitter.split(data.y, data.y, data.groups))
-    _check_folds(data, folds, settings)
+    check_folds(data, folds, settings)
     unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
     svms = len(folds) * len(data.names) if baseline else 0
     with listener.track("fit", (len(folds) + 1) * len(data.names) + svms, "fit") as advance:
@@ -150,7 +79,7 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
 
     ranking, decisions = bases.ranking, np.empty((len(data.y), len(data.class_names)))
     metas = [delayed(_fit_meta)(unfitted, bases, number, data.y) for number in range(len(folds) + 1)]
-    *models, model = in_parallel(metas, 1 if _is_large(data) else -1)
+    *models, model = in_parallel(metas, 2 if _is_large(data) else -1)  # each takes memory
     for (_, test), fitted in zip(folds, models, strict=True):
         decisions[test] = fitted.meta_decisions(np.mean([ranking[name][test] for name in data.names], axis=0))
     predictions = Predictions(data.y, _fold_of(folds), {**ranking, STACK: decisions})
@@ -179,7 +108,7 @@ class _Bases:
     """
 
     rows: list[Ints]
-    fitted: list[list[stack.FittedBase]]
+    fitted: list[list[FittedBase]]
     average: list[Floats]
     ranking: dict[str, Floats]
 
@@ -191,14 +120,16 @@ def _fit_bases(
     size, n_classes = len(data.y), len(data.class_names)
     parts = [*folds, (np.arange(size), np.arange(0))]
     tasks = [(number, part) for number in range(len(data.names)) for part in range(len(parts))]
-    jobs = (delayed(_fit_base)(unfitted, data, number, *parts[part]) for number, part in tasks)
-    results = in_parallel(jobs, 1, cpu_count()) if _is_large(data) else in_parallel(jobs, -1)
     found = _Bases(
         [train for train, _ in parts],
         [[] for _ in parts],
         [np.zeros((len(train), n_classes), np.float32) for train, _ in parts],
         {name: np.empty((size, n_classes), np.float32) for name in data.names},
     )
+    if _is_large(data):
+        results = in_parallel(_large_jobs(unfitted, data, parts, found), 1, cpu_count())
+    else:
+        results = in_parallel((delayed(_fit_base)(unfitted, data, number, *parts[part]) for number, part in tasks), -1)
     for (number, part), (base, shares, held_out) in zip(tasks, results, strict=True):
         found.fitted[part].append(base)
         found.average[part][:] += shares / np.float32(len(data.names))
@@ -207,16 +138,44 @@ def _fit_bases(
     return found
 
 
+def _large_jobs(
+    unfitted: stack.StackedClassifier, data: TrainingSet, parts: Sequence[tuple[Ints, Ints]], found: _Bases
+) -> Iterator[Any]:
+    """Fit all rows from the mean of the folds' coefficients, which leaves few iterations.
+
+    That model may know all labels; the folds' models, which are scored, all begin at zero.
+    """
+    for number in range(len(data.names)):
+        for train, test in parts[:-1]:
+            yield delayed(_fit_base)(unfitted, data, number, train, test)
+        yield delayed(_fit_last)(unfitted, data, number, found)
+
+
+def _fit_last(
+    unfitted: stack.StackedClassifier, data: TrainingSet, number: int, found: _Bases
+) -> tuple[FittedBase, Floats, Floats]:
+    before = [fitted[number].estimator for fitted in found.fitted[:-1]]
+    start = Coefficients(
+        np.mean([base.coef_ for base in before], axis=0), np.mean([base.intercept_ for base in before], axis=0), 0, True
+    )
+    return _fit_base(unfitted, data, number, np.arange(len(data.y)), np.arange(0), start)
+
+
 def _is_large(data: TrainingSet) -> bool:
     return len(data.y) * max(data.widths) * len(data.class_names) >= LARGE
 
 
 def _fit_base(
-    unfitted: stack.StackedClassifier, data: TrainingSet, number: int, train: Ints, test: Ints
-) -> tuple[stack.FittedBase, Floats, Floats]:
+    unfitted: stack.StackedClassifier,
+    data: TrainingSet,
+    number: int,
+    train: Ints,
+    test: Ints,
+    start: Coefficients | None = None,
+) -> tuple[FittedBase, Floats, Floats]:
     """Fit one base learner; also return what the meta-classifier learns from, and the probabilities of other rows."""
     groups = None if data.groups is None else data.groups[train]
-    base, shares = unfitted.fit_base(data.block(number, train), data.y[train], groups)
+    base, shares = unfitted.fit_base(data.block(number, train), data.y[train], groups, start)
     if not test.size:
         return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
     return base, shares, base.estimator.predict_proba(data.block(number, test))
@@ -249,21 +208,3 @@ def _validate_baselines(
 def _fit_svm(class_weight: str | None, data: TrainingSet, number: int, train: Ints, test: Ints) -> Floats:
     svm = stack.linear_svm(class_weight).fit(data.block(number, train), data.y[train])
     return per_class(svm.decision_function(data.block(number, test)))
-
-
-def _check_folds(data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], settings: Settings) -> None:
-    """Look for training parts without a class, which groups can leave although there are enough of them."""
-    if data.groups is None:
-        return
-    parts = [train for train, _ in folds]
-    if settings.stack.recipe == "out-of-fold":
-        inner = stack.splitter(settings.stack.inner_folds, settings.cv.seed, data.groups)
-        for rows in [np.arange(len(data.y)), *parts]:
-            parts += [rows[train] for train, _ in inner.split(rows, data.y[rows], data.groups[rows])]
-    for train in parts:
-        missing = np.setdiff1d(np.arange(len(data.class_names)), data.y[train])
-        if missing.size:
-            raise TrainingError(
-                f"with these groups, a training part has no image of {data.class_names[missing[0]]!r}: use another "
-                "seed (--set cv.seed=1) or fewer folds (--cv), or add images from other groups"
-            )

@@ -24,12 +24,13 @@ WORKINGS = [
     "model",
     "modelfile",
     "scoring",
+    "training",
     "validation",
 ]
 ONLY = {
     "h5py": {"stackcls.store"},
     "click": {"stackcls.cli", "stackcls.console"},
-    "sklearn": {"stackcls.stack"},
+    "sklearn": {"stackcls.stack", "stackcls.learners"},
     "sklearn.metrics": set(TREES),
     "sklearn.datasets": {"stackcls.stages.demo"},
     "mlxtend": {"stackcls.stack"},

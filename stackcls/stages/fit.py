@@ -20,7 +20,8 @@ from stackcls.report import pictures, text
 from stackcls.report.results import STACK, Report
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, MatrixInfo, Store
-from stackcls.validation import TrainingSet, Validated
+from stackcls.training import TrainingSet, class_counts, images_needed
+from stackcls.validation import Validated
 from stackcls.versions import created_with
 
 BASELINES = ("linear-svm",)
@@ -131,8 +132,8 @@ def _load(store: Store, names: Sequence[str], settings: Settings, listener: List
         notes.append("images of one group were kept in one fold")
     if settings.cv.rare == "drop":
         own_groups = None if groups is None else groups[keep]
-        counts = validation.class_counts(table.labels[keep].astype(np.int64), own_groups, len(table.class_names))
-        rare = np.flatnonzero(counts < validation.images_needed(settings))
+        counts = class_counts(table.labels[keep].astype(np.int64), own_groups, len(table.class_names))
+        rare = np.flatnonzero(counts < images_needed(settings))
         if rare.size:
             keep &= ~np.isin(table.labels, rare)
             listed = ", ".join(table.class_names[index] for index in rare)

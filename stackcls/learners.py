@@ -1,0 +1,82 @@
+"""The learners that a stack is made of: a logistic regression per backbone, and what mlxtend is handed."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from stackcls import logistic
+
+MAX_ITERATIONS = 1000
+
+Floats = NDArray[np.floating[Any]]
+
+
+class BlockColumns:
+    """A fitted classifier that sees only some columns of what it is given; no copy is made of them.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted on those columns alone.
+    columns : slice
+    """
+
+    def __init__(self, estimator: Any, columns: slice) -> None:
+        self.estimator = estimator
+        self.columns = columns
+
+    def predict_proba(self, X: Floats) -> Floats:
+        """Class probabilities, shape (n, classes), from this classifier's own columns of X."""
+        probabilities: Floats = self.estimator.predict_proba(X[:, self.columns])
+        return probabilities
+
+
+class KnownProbabilities:
+    """A fitted classifier, as mlxtend wants one, whose probabilities are what it is given."""
+
+    def predict_proba(self, X: Floats) -> Floats:
+        """The same again."""
+        return X
+
+
+class LeanLogisticRegression(LogisticRegression):  # type: ignore[misc]
+    """scikit-learn's logistic regression, fitted by `stackcls.logistic`."""
+
+    def fit(self, X: Floats, y: NDArray[Any], start: logistic.Coefficients | None = None) -> "LeanLogisticRegression":
+        """Fit as scikit-learn does, to the same tolerance."""
+        self.plain()._validate_params()
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"a classifier needs at least two classes; found 1 class: {self.classes_[0]!r}")
+        balanced = self.class_weight == "balanced"
+        limit = {"max_iterations": self.max_iter, "start": start}
+        found = logistic.fit(X, codes, len(self.classes_), C=self.C, balanced=balanced, **limit)
+        self.coef_, self.intercept_ = found.coef, found.intercept
+        self.n_iter_ = np.array([found.iterations], dtype=np.int32)
+        self.n_features_in_ = X.shape[1]
+        self.converged_ = found.converged
+        return self
+
+    def plain(self) -> LogisticRegression:
+        """scikit-learn's own estimator with these parameters and, if fitted, coefficients: what a model file holds."""
+        estimator = LogisticRegression(C=self.C, max_iter=self.max_iter, class_weight=self.class_weight)
+        for name in ("classes_", "coef_", "intercept_", "n_iter_", "n_features_in_"):
+            if hasattr(self, name):
+                setattr(estimator, name, getattr(self, name))
+        return estimator
+
+
+class FittedBase:
+    """One base learner after fitting.
+
+    Attributes
+    ----------
+    estimator : LogisticRegression
+    converged : bool
+    """
+
+    def __init__(self, estimator: Any, converged: bool) -> None:
+        self.estimator = estimator
+        self.converged = converged
