@@ -23,16 +23,28 @@ SAMPLE_SIZE = 64
 KEPT_BACK = frozenset({"test", "testing", "val", "valid", "validation", "holdout"})
 
 
-def known_bases(located: Sequence[Located], old: Store | None, folder: BlockFolder) -> tuple[Located, ...]:
-    """Give each backbone the basis that its stored matrix, or the run that is gone on with, was made on."""
-    stored: dict[str, Basis] = {}
-    for info in (old.matrices if old else {}).values():
+def known_bases(located: Sequence[Located], old: Store | None, folder: BlockFolder, refit: bool) -> tuple[Located, ...]:
+    """Give each backbone the basis that it has: of an interrupted run first, then of the store, its own name first.
+
+    Parameters
+    ----------
+    located : sequence of Located
+    old : Store or None
+    folder : BlockFolder
+        Holds a basis only where a run that fitted it was interrupted, which goes on with it.
+    refit : bool
+        Whether to pass over those of the store.
+    """
+    stored: dict[str, dict[str, Basis]] = {}
+    for name, info in (old.matrices if old and not refit else {}).items():
         if info.basis is not None:
-            stored[replace(info.identity, basis="").digest] = info.basis
+            stored.setdefault(replace(info.identity, basis="").digest, {})[name] = info.basis
     placed = []
     for item in located:
-        basis = stored.get(item.identity.digest) or folder.basis(item.identity.digest) if _needs(item) else None
-        placed.append(item.with_basis(basis) if basis else item)
+        key = item.identity.digest
+        same = stored.get(key, {})
+        basis = folder.basis(key) or same.get(item.backbone.name) or next(iter(same.values()), None)
+        placed.append(item.with_basis(basis) if basis and _needs(item) else item)
     return tuple(placed)
 
 

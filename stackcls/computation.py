@@ -1,6 +1,7 @@
 """Computes the features that are missing, block by block, so that nothing finished is lost."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -68,21 +69,52 @@ def compute(
     bad: dict[str, str] = {}
     with listener.track("features", n_images, "image") as advance:
         for names, inputs in work.items():
-            parts: list[Part] = []
             subset = {name: prepared.extractors[name] for name in names}
-            try:
+            with _Writer(folder, digests, made_by) as writer:
                 for batch in extraction.extract(inputs, subset, prepared.batch_size):
-                    hashes = [inputs[position].sha256 or "" for position in batch.positions]
-                    parts.append((hashes, batch.features))
+                    writer.add([inputs[position].sha256 or "" for position in batch.positions], batch.features)
                     bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
-                    if sum(len(done_now) for done_now, _ in parts) >= IMAGES_PER_BLOCK:
-                        folder.add(_block(parts, digests, made_by))
-                        parts = []
                     advance(len(batch.positions) + len(batch.failures))
-            finally:  # an interrupted run keeps what it has shown as done
-                if any(hashes for hashes, _ in parts):
-                    folder.add(_block(parts, digests, made_by))
     listing.reject(bad)
+
+
+class _Writer:
+    """Gathers batches and writes them as blocks, one at a time, beside the next batches' inference."""
+
+    def __init__(
+        self, folder: BlockFolder, digests: Mapping[str, str], made_by: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self._folder, self._digests, self._made_by = folder, digests, made_by
+        self._parts: list[Part] = []
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._written: Future[None] | None = None
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._write()  # an interrupted run keeps what it has shown as done
+            self._wait()
+        finally:
+            self._pool.shutdown()
+
+    def add(self, hashes: list[str], features: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take one batch; raise what writing the last block raised."""
+        self._parts.append((hashes, features))
+        if sum(len(part) for part, _ in self._parts) >= IMAGES_PER_BLOCK:
+            self._write()
+
+    def _write(self) -> None:
+        self._wait()
+        if any(hashes for hashes, _ in self._parts):
+            block = _block(self._parts, self._digests, self._made_by)
+            self._written, self._parts = self._pool.submit(self._folder.add, block), []
+
+    def _wait(self) -> None:
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
 
 
 def _group_work(

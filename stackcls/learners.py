@@ -50,6 +50,8 @@ class LeanLogisticRegression(LogisticRegression):  # type: ignore[misc]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs at least two classes; found 1 class: {self.classes_[0]!r}")
+        if self.class_weight not in (None, "balanced"):
+            raise ValueError(f"class_weight {self.class_weight!r} is not one of None, 'balanced'")
         balanced = self.class_weight == "balanced"
         limit = {"max_iterations": self.max_iter, "start": start}
         found = logistic.fit(X, codes, len(self.classes_), C=self.C, balanced=balanced, **limit)

@@ -65,8 +65,10 @@ def locate(backbones: Sequence[Backbone], settings: Settings, offline: bool, lis
         raise weightfiles.missing(next(iter(wanted.values())))
     if wanted:
         fetch_all(wanted, settings.weights, listener)
+    files = [find(backbone) for backbone in backbones]
     with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
-        work = pool.map(lambda backbone: _located(backbone, find(backbone), settings.features.precision), backbones)
+        precision = settings.features.precision
+        work = pool.map(lambda backbone, file: _located(backbone, file, precision), backbones, files)
         return tuple(work)
 
 

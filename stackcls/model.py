@@ -7,7 +7,7 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,9 @@ class StackModel:
         return {**self.__dict__, "_classifier": stack, "_prepared": None, "folder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "classifier" in state:  # written before the stack was pickled apart
+            state = {**state, "_classifier": state["classifier"], "_prepared": None}
+            del state["classifier"]
         self.__dict__.update(state)
         self.folder = _folder_being_loaded()
 
@@ -190,6 +193,11 @@ class StackModel:
                 raise IdentityMismatch(
                     f"{where} has features of {', '.join(sorted(found))}; the model needs {name!r}: "
                     "run `stackcls features` with the model's backbones"
+                )
+            if item.identity == replace(found[name], basis=item.identity.basis) != found[name]:
+                raise IdentityMismatch(
+                    f"{where}: {name!r} was made on other 8-bit ranges than the model's; "
+                    "give the images instead, since the model brings its ranges"
                 )
             if differences := item.identity.differences(found[name]):
                 raise IdentityMismatch(

@@ -19,6 +19,7 @@ from stackcls.scoring import Predictions, cross_calibrated, fit_temperature
 from stackcls.settings import Settings
 from stackcls.training import TrainingSet, check_classes, check_folds
 
+MANY = 6e7  # numbers in a matrix of which there should not be a copy for every processor: 240 MB
 LARGE = 2e8  # multiplications of a pass over a matrix from which BLAS threads pay and memory counts
 
 Ints = NDArray[np.int64]
@@ -162,7 +163,8 @@ def _fit_last(
 
 
 def _is_large(data: TrainingSet) -> bool:
-    return len(data.y) * max(data.widths) * len(data.class_names) >= LARGE
+    numbers = len(data.y) * max(data.widths)
+    return numbers * len(data.class_names) >= LARGE or numbers >= MANY
 
 
 def _fit_base(

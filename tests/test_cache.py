@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -73,14 +75,54 @@ def test_a_maker_that_fails_leaves_nothing(folder):
     assert list(folder.iterdir()) == []
 
 
-def test_another_process_may_be_faster(folder):
+def test_another_process_may_be_faster_and_keeps_its_files(folder):
+    found = {}
+
     def make(made):
-        cache.entry("key", Maker(b"theirs"))
+        path, _ = cache._entry(folder / "key", Maker(b"theirs"))  # as another process would, without this one's lock
+        found["theirs"] = (path / "model.bin").stat().st_ino
         return Maker(b"mine")(made)
 
     path, _ = cache.entry("key", make)
-    assert (path / "model.bin").read_bytes() in {b"mine", b"theirs"}
+    assert (path / "model.bin").read_bytes() == b"theirs"
+    assert (path / "model.bin").stat().st_ino == found["theirs"]
     assert [item.name for item in folder.iterdir()] == ["key"]
+
+
+def test_threads_make_an_entry_once(folder):
+    make = Maker()
+    with ThreadPoolExecutor(8) as pool:
+        assert {path for path, _ in pool.map(lambda _: cache.entry("key", make), range(16))} == {folder / "key"}
+    assert make.calls == 1
+
+
+def test_a_changed_description_is_noticed(folder):
+    path, _ = cache.entry("key", Maker())
+    record = json.loads((path / "meta.json").read_text())
+    record["meta"]["width"] = 8
+    (path / "meta.json").write_text(json.dumps(record))
+    assert cache.entry("key", Maker())[1] == {"width": 7}
+
+
+def test_a_cache_of_another_user_can_be_read(folder, monkeypatch):
+    cache.entry("key", Maker())
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    make = Maker()
+    cache.entry("key", make)
+    assert make.calls == 0
+
+
+def test_what_killed_processes_left_behind_goes(folder):
+    cache.entry("key", Maker())
+    for name, age in (("old", 2 * cache.ABANDONED), ("new", 0)):
+        (folder / f"{cache.BEGUN}{name}").mkdir()
+        os.utime(folder / f"{cache.BEGUN}{name}", (time.time() - age,) * 2)
+    cache.entry("another", Maker())
+    assert sorted(item.name for item in folder.iterdir()) == [f"{cache.BEGUN}new", "another", "key"]
 
 
 def test_what_was_used_longest_ago_goes_first(folder, monkeypatch):
@@ -88,7 +130,7 @@ def test_what_was_used_longest_ago_goes_first(folder, monkeypatch):
         path, _ = cache.entry(key, Maker(b"x" * 1000))
         os.utime(path / "meta.json", (1e9 - age, 1e9 - age))
     cache.entry("older", Maker())  # used again
-    monkeypatch.setattr(cache, "LIMIT", 3500)
+    monkeypatch.setattr(cache, "LIMIT", 3900)
     cache.entry("newest", Maker(b"x" * 1000))
     assert sorted(item.name for item in folder.iterdir()) == ["new", "newest", "older"]
 
@@ -116,4 +158,5 @@ def test_a_key_is_all_that_decides_what_the_network_computes():
     elsewhere = {"resize", "views", "precision", "basis"}
     for field in json.loads(located.identity.to_json()):
         changed = replace(located, identity=replace(located.identity, **{field: "x"}))
+        assert key != cache.key_of(replace(located, backbone=replace(backbone, weights="a.h5")), form="a")
         assert (cache.key_of(changed, form="a") == key) == (field in elsewhere), field

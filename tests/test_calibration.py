@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 import pytest
 
-from stackcls.errors import IdentityMismatch
+from stackcls.errors import ConfigError, IdentityMismatch
 from stackcls.files import digest_file
 from stackcls.stages import evaluate, features, fit
 from stackcls.store import Store
@@ -85,6 +85,55 @@ def test_a_renamed_backbone_keeps_its_ranges(int8, fake_engine):
     again = make_settings(int8.images, int8.artifacts, features={**INT8, "backbones": renamed})
     assert features.run(again).computed == {"first": 0, "two": 0}
     assert len(fake_engine.calibrated) == 2
+
+
+def test_a_renamed_backbone_that_was_refitted_keeps_its_new_ranges(int8, fake_engine):
+    features.run(int8)
+    renamed = [{**FAKE_BACKBONES[0], "name": "a"}, FAKE_BACKBONES[1]]
+    again = make_settings(int8.images, int8.artifacts, features={**INT8, "backbones": renamed}, cv={"seed": 5})
+    features.run(again, refit=True)
+    refitted = identities(again)
+    features.run(again)
+    assert identities(again) == refitted
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_an_interrupted_refit_goes_on(int8, fake_engine, monkeypatch, refit):
+    features.run(int8)
+    before = identities(int8)
+    write_photos(int8.images, 4, classes=("black",), seed=5)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("stackcls.store.write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            features.run(int8, refit=True)
+    write_photo(int8.images / "red" / "new.png", (200, 60, 60), 77)
+    assert features.run(int8, refit=refit).computed == {"one": 1, "two": 1}
+    assert len(fake_engine.calibrated) == 4
+    assert all(identity.basis != before[name].basis for name, identity in identities(int8).items())
+
+
+def test_a_store_on_other_ranges_is_not_for_the_model(int8, fake_engine, tmp_path, stackcls):
+    features.run(int8)
+    fit.run(int8)
+    new = make_settings(write_photos(tmp_path / "new", 3, seed=9), tmp_path / "other", features=INT8)
+    features.run(new)
+    status, _, err = stackcls("predict", "--model", int8.files.model, new.files.features)
+    assert status == 1
+    assert "other 8-bit ranges than the model's; give the images instead" in err
+
+
+def test_what_cannot_be_computed_is_refused_before_any_image_is_read(int8, monkeypatch):
+    def refuse(*_):
+        raise ConfigError("no int8 here")
+
+    monkeypatch.setattr("stackcls.engines.choose", refuse)
+    monkeypatch.setattr("stackcls.sources.scan", None)
+    with pytest.raises(ConfigError, match="no int8 here"):
+        features.run(int8, dry_run=True)
 
 
 def test_float32_features_are_not_overwritten_by_int8(settings, int8, fake_engine):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -109,7 +110,9 @@ def test_ranges_of_a_known_sample_are_not_fitted_again(engine, ranges):
     "basis",
     [
         lambda ranges: replace(ranges, values=ranges.values[:100]),
+        lambda ranges: replace(ranges, values=np.append(ranges.values, ranges.values[:1])),
         lambda ranges: replace(ranges, layout=ranges.layout.replace("Convolution_", "Convolved_")),
+        lambda ranges: replace(ranges, layout=json.dumps({**json.loads(ranges.layout), "network": "another"})),
     ],
 )
 def test_ranges_of_another_network_are_refused(engine, ranges, basis):
@@ -122,19 +125,31 @@ def test_int8_without_ranges_is_refused(engine):
         engine.prepare(located("int8"), BATCH)
 
 
-def test_a_dense_layer_and_depthwise_convolutions_are_narrowed_too(engine):
-    entry = {"name": "b", "architecture": "MobileNet", "layer": "predictions", "weights": "random"}
+def test_dense_layers_and_depthwise_convolutions_are_narrowed_too(engine, ranges, tmp_path):
+    import keras
+
+    inputs = keras.Input((16, 16, 3))
+    hidden = keras.layers.Flatten()(keras.layers.Conv2D(8, 3, activation="relu")(inputs))
+    keras.Model(inputs, keras.layers.Dense(5)(hidden)).save(tmp_path / "dense.keras")
+    entry = {"name": "b", "model": str(tmp_path / "dense.keras"), "preprocessing": "tf"}
     backbone = backbones.resolve(config.build({"features": {"backbones": [entry]}}).features)[0]
-    item = Located(backbone, None, backbone.identity("random:0", "int8"))
+    item = Located(backbone, backbone.file, backbone.identity(digest_file(backbone.file), "int8"))
     basis = engine.calibrate(item, ["x"], lambda size: photos(4, size))
-    of = {weight["of"].split("_")[0] for weight in json.loads(basis.layout)["weights"]}
-    assert of >= {"Convolution", "GroupConvolution"}
-    assert engine.prepare(item.with_basis(basis), 1)(photos(1, 224)).shape == (1, 1000)
+    narrowed = [
+        {weight["of"].split("_")[0] for weight in json.loads(each.layout)["weights"]} for each in (basis, ranges)
+    ]
+    assert narrowed == [{"Convolution", "MatMul"}, {"Convolution", "GroupConvolution"}]
+    images = photos(4, 16, seed=1)
+    exact = engine.prepare(replace(item, identity=replace(item.identity, precision="float32")), 4)(images)
+    narrow = engine.prepare(item.with_basis(basis), 4)(images)
+    assert cosine(exact, narrow).min() > 0.98
 
 
 def test_a_second_start_builds_nothing_and_imports_no_tensorflow(engine, ranges):
     """In a process of its own, for all three precisions."""
-    for precision in ("float32", "int8"):
+    for precision in ("float32", "bfloat16", "int8"):
+        if engine.refusal(precision):
+            continue
         item = located(precision).with_basis(ranges) if precision == "int8" else located(precision)
         engine.prepare(item, BATCH)
     code = (
@@ -195,8 +210,30 @@ def test_a_network_that_openvino_cannot_run_goes_to_tensorflow(monkeypatch, engi
         loading.prepare([located("float32", "mini_vgg")], "openvino", None, 2, heard, announce=False)
 
 
-def test_an_empty_basis_is_a_float32_network(engine):
-    nothing = Basis("int8-ranges", json.dumps({"ranges": [], "weights": [], "biases": []}), np.empty(0, np.float32))
+def test_an_empty_basis_is_a_float32_network(engine, ranges):
+    layout = {"ranges": [], "weights": [], "biases": [], "network": json.loads(ranges.layout)["network"]}
+    nothing = Basis("int8-ranges", json.dumps(layout), np.empty(0, np.float32))
     images = photos(2, SIZE)
     exact = engine.prepare(located("float32"), 2)(images)
     assert np.allclose(engine.prepare(located("int8").with_basis(nothing), 2)(images), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_threads_get_their_own_rows(engine):
+    extractor = engine.prepare(located("float32"), BATCH)
+    batches = [photos(BATCH, SIZE, seed=seed) for seed in range(12)]
+    alone = [extractor(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for mine, theirs in zip(alone * 5, pool.map(extractor, batches * 5), strict=True):
+            assert np.array_equal(mine, theirs)
+
+
+def test_a_network_that_cannot_be_compiled_is_explained(engine, monkeypatch):
+    class Core:
+        def read_model(self, _):
+            raise RuntimeError("Check 'x' failed at:\n  cannot be reshaped")
+
+    monkeypatch.setattr(engine, "_core", Core())
+    with pytest.raises(
+        EngineError, match=r"'mini_vgg': OpenVINO cannot run this network \(cannot be reshaped\); set feat"
+    ):
+        engine.prepare(located("float32", "mini_vgg"), 1)

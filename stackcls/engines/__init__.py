@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -120,7 +121,10 @@ def choose(name: str, precision: str) -> Choice:
                 f"features.precision: {precision!r} does not do with engine {name}: {reason}; "
                 f"allowed here: {', '.join(item for item in PRECISIONS if not engine.refusal(item))}"
             )
-        return Choice(engine, f"engine: {name}, {precision}, as configured")
+        caution = ""
+        if (name, precision) == ("tensorflow", "bfloat16") and "gpu" not in engine.provenance():
+            caution = "; processors without bfloat16 emulate it, slower than float32"
+        return Choice(engine, f"engine: {name}, {precision}, as configured{caution}", bool(caution))
     if precision != "int8" and _may_have_gpu():
         tensorflow = _known("tensorflow")
         if gpu := tensorflow.provenance().get("gpu"):
@@ -173,4 +177,5 @@ def _may_have_gpu() -> bool:
             return bool(version("tensorflow-metal"))
         except PackageNotFoundError:
             return False
-    return shutil.which("nvidia-smi") is not None or shutil.which("rocm-smi") is not None
+    tools = any(shutil.which(name) for name in ("nvidia-smi", "rocm-smi"))
+    return tools or any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd"))

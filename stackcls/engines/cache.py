@@ -1,10 +1,13 @@
 """Compiled models kept on disk between runs, found again by what they were made from."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,12 @@ from stackcls.files import digest_file, replacing
 VARIABLE = "STACKCLS_CACHE"
 LIMIT = 20 * 2**30
 META = "meta.json"
+BEGUN = ".begun-"
+ABANDONED = 24 * 3600  # seconds; no build takes so long
 
 Meta = Mapping[str, Any]
 
+_LOCKS: dict[str, threading.Lock] = {}
 _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []  # entries that go with the process
 
 
@@ -38,6 +44,8 @@ def key_of(located: Located, **made_with: str) -> str:
         Form, precision, library versions: whatever else the entry depends on.
     """
     said = json.loads(located.identity.to_json())
+    # Keras builds some networks otherwise for published weights than for the same file under a name of one's own.
+    said["published"] = located.backbone.weights == "imagenet"
     # None of these is in the network: they come before it, after it, or are in `made_with`.
     for elsewhere in ("resize", "views", "precision", "basis"):
         del said[elsewhere]
@@ -59,14 +67,19 @@ def entry(key: str, make: Callable[[Path], Meta]) -> tuple[Path, Meta]:
     An entry is whole or absent, and verified by SHA-256 before use. Where the cache's folder cannot be written, the
     entry is made in a temporary folder that goes with the process.
     """
-    target = cache_folder() / key
+    with _LOCKS.setdefault(key, threading.Lock()):
+        return _entry(cache_folder() / key, make)
+
+
+def _entry(target: Path, make: Callable[[Path], Meta]) -> tuple[Path, Meta]:
     meta = _read(target)
     if meta is not None:
-        os.utime(target / META)
+        with contextlib.suppress(OSError):  # another user's cache is as good
+            os.utime(target / META)
         return target, meta
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=target.parent))
+        made = Path(tempfile.mkdtemp(prefix=BEGUN, dir=target.parent))
     except OSError:
         folder = tempfile.TemporaryDirectory(prefix="stackcls-")
         _TEMPORARY.append(folder)
@@ -75,11 +88,14 @@ def entry(key: str, make: Callable[[Path], Meta]) -> tuple[Path, Meta]:
         meta = make(made)
         files = {path.name: digest_file(path) for path in sorted(made.iterdir())}
         with replacing(made / META) as temporary:
-            temporary.write_text(json.dumps({"meta": meta, "files": files}), "utf-8")
-        shutil.rmtree(target, ignore_errors=True)
+            temporary.write_text(json.dumps({"meta": meta, "files": files, "sha256": _digest(meta)}), "utf-8")
+        if (theirs := _read(target)) is not None:  # another process was faster, and may be using it
+            return target, theirs
+        if target.exists():
+            target.rename(made.with_name(f"{made.name}-damaged"))
         try:
             made.rename(target)
-        except OSError:  # another process was faster
+        except OSError:  # faster by a moment
             if (theirs := _read(target)) is not None:
                 return target, theirs
             raise
@@ -96,13 +112,23 @@ def _read(target: Path) -> Meta | None:
         if any(digest_file(target / name) != digest for name, digest in record["files"].items()):
             return None
         meta: Meta = record["meta"]
+        if _digest(meta) != record["sha256"]:
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return meta
 
 
+def _digest(meta: Meta) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
 def _make_room(kept: Path) -> None:
-    """Remove what was used longest ago, until the cache is below its limit."""
+    """Remove what killed processes left behind, and what was used longest ago until the cache is below its limit."""
+    for begun in kept.parent.glob(f"{BEGUN}*"):
+        with contextlib.suppress(OSError):
+            if begun.name.endswith("-damaged") or begun.stat().st_mtime < time.time() - ABANDONED:
+                shutil.rmtree(begun, ignore_errors=True)
     sizes = {}
     for meta in kept.parent.glob(f"*/{META}"):
         try:

@@ -15,6 +15,7 @@ from stackcls.engines import keras_models
 
 FORMAT = "1"
 
+_ONE_IMPORT = threading.Lock()
 # Keras counts layers and seeds random weights for the whole process.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -28,6 +29,15 @@ def import_tensorflow() -> Any:
     """Import TensorFlow without its greeting."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _ONE_IMPORT:
+        if "tensorflow" in sys.modules:
+            import tensorflow
+
+            return tensorflow
+        return _import_first()
+
+
+def _import_first() -> Any:
     with _quiet_standard_error():
         import tensorflow
 

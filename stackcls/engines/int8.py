@@ -6,6 +6,7 @@ Network Quantization, 2021). These numbers are the basis of the feature matrix: 
 8-bit network is made again anywhere.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def fit_ranges(model: openvino.Model, images: NDArray[np.uint8]) -> Basis:
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
+    network = _structure(model)  # before the batch size is fixed, as `apply_ranges` sees it
     model.reshape([1, *images.shape[1:]])
     with _without_progress_bars():
         narrow = nncf.quantize(
@@ -71,7 +73,11 @@ def fit_ranges(model: openvino.Model, images: NDArray[np.uint8]) -> Basis:
         elif name in before:
             _note_constants(step, before[name], note)
     flat = [array.ravel() for kind in layout for array in values[kind]]
-    return Basis(KIND, json.dumps(layout, sort_keys=True), np.concatenate([np.empty(0, np.float32), *flat]))
+    return Basis(
+        KIND,
+        json.dumps({**layout, "network": network}, sort_keys=True),
+        np.concatenate([np.empty(0, np.float32), *flat]),
+    )
 
 
 def apply_ranges(model: openvino.Model, basis: Basis, name: str) -> None:
@@ -93,6 +99,8 @@ def apply_ranges(model: openvino.Model, basis: Basis, name: str) -> None:
     steps = {step.get_friendly_name(): step for step in model.get_ordered_ops()}
     layout, numbers = json.loads(basis.layout), _Reader(basis.values)
     try:
+        if layout["network"] != _structure(model):
+            raise ValueError("its steps are others")
         for item in layout["ranges"]:
             arrays = [numbers.take(shape) for shape in item["shapes"]]
             source = steps[item["after"]].output(item["output"])
@@ -107,13 +115,27 @@ def apply_ranges(model: openvino.Model, basis: Basis, name: str) -> None:
             target = steps[item["of"]].input(item["port"])
             (bias,) = (numbers.take(shape) for shape in item["shapes"])
             target.replace_source_output(opset13.constant(bias).output(0))
-    except (KeyError, ValueError, RuntimeError) as error:
+        numbers.end()
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise EngineError(
             f"{name!r}: the 8-bit ranges are of another form of this network, made by other versions of TensorFlow or "
             f"OpenVINO ({error}); fit new ones with `stackcls features --refit`, or set the versions that "
             "the store's provenance names"
         ) from error
     model.validate_nodes_and_infer_types()
+
+
+def _structure(model: openvino.Model) -> str:
+    """Digest of which steps there are, of what shapes, and which feeds which."""
+    said = [
+        (
+            step.get_friendly_name(),
+            [(value.get_node().get_friendly_name(), value.get_index()) for value in step.input_values()],
+            [str(output.get_partial_shape()) for output in step.outputs()],
+        )
+        for step in model.get_ordered_ops()
+    ]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _note_range(step: Any, before: dict[str, Any], note: Callable[..., None]) -> None:
@@ -141,7 +163,9 @@ def _note_constants(step: Any, original: Any, note: Callable[..., None]) -> None
         node = value.get_node()
         if node.get_type_name() == "Constant":
             new = _constant(node)
-            if new.shape == tuple(was.get_shape()) and not np.array_equal(new, was.get_node().data):
+            if new.shape != tuple(was.get_shape()):
+                raise EngineError(f"NNCF has changed the shape of a constant of {step.get_friendly_name()}")
+            if not np.array_equal(new, was.get_node().data):
                 note("biases", [new], of=step.get_friendly_name(), port=port)
         else:
             note("weights", [_scale(node)], of=step.get_friendly_name(), port=port)
@@ -177,6 +201,11 @@ class _Reader:
         if self._at > len(self._values):
             raise ValueError("there are too few numbers")
         return self._values[start : self._at].reshape(shape)
+
+    def end(self) -> None:
+        """Make sure that nothing is left."""
+        if self._at != len(self._values):
+            raise ValueError("there are too many numbers")
 
 
 def _without_progress_bars() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from stackcls.errors import ConfigError, WeightsError
 
 if typing.TYPE_CHECKING:
     import keras
+
+
+_ONE_ANSWER = threading.RLock()  # what it guards is the whole process's
 
 
 @dataclass(frozen=True)
@@ -172,12 +176,13 @@ def _answering_get_file(answer: Callable[..., str]) -> Iterator[None]:
     """Answer Keras's own search for published weights; it has no public way to be told where they lie."""
     from keras.src.utils import file_utils
 
-    original = file_utils.get_file
-    file_utils.get_file = answer
-    try:
-        yield
-    finally:
-        file_utils.get_file = original
+    with _ONE_ANSWER:
+        original = file_utils.get_file
+        file_utils.get_file = answer
+        try:
+            yield
+        finally:
+            file_utils.get_file = original
 
 
 def _open_saved(backbone: Backbone, weights: Path | None) -> keras.Model:

@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,15 +50,17 @@ class OpenVINOEngine:
             folder, meta = self._quantised(located)
         else:
             folder, meta = self._float(located)
-        model, size = self._core.read_model(folder / MODEL), int(meta["input_size"])
-        model.reshape([batch_size, size, size, 3])
+        size = int(meta["input_size"])
         settings = {
             "INFERENCE_PRECISION_HINT": ARITHMETIC[located.identity.precision],
             # One stream on all cores: as fast as one stream per core, and a batch is in memory once.
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": str(_cores()),
         }
-        compiled = self._core.compile_model(model, DEVICE, settings)
+        with _explained(located):
+            model = self._core.read_model(folder / MODEL)
+            model.reshape([batch_size, size, size, 3])
+            compiled = self._core.compile_model(model, DEVICE, settings)
         return _Compiled(compiled.create_infer_request(), batch_size, size, int(meta["width"]))
 
     def calibrate(self, located: Located, names: Sequence[str], sample: Sample) -> Basis:
@@ -65,12 +69,20 @@ class OpenVINOEngine:
 
         def make(folder: Path) -> cache.Meta:
             built, meta = self._float(located)
-            model = self._core.read_model(built / MODEL)
-            basis = int8.fit_ranges(model, sample(int(meta["input_size"])))
+            images = sample(int(meta["input_size"]))
+            with _explained(located):
+                basis = int8.fit_ranges(self._core.read_model(built / MODEL), images)
             np.save(folder / "values.npy", basis.values)
             return {"kind": basis.kind, "layout": basis.layout}
 
-        key = cache.key_of(located, form="ranges", sample=",".join(names), **int8.made_with(), **self._made_with())
+        key = cache.key_of(
+            located,
+            form="ranges",
+            sample=",".join(names),
+            resize=located.identity.resize,
+            **int8.made_with(),
+            **self._made_with(),
+        )
         folder, meta = cache.entry(key, make)
         return Basis(meta["kind"], meta["layout"], np.load(folder / "values.npy"))
 
@@ -94,19 +106,13 @@ class OpenVINOEngine:
         def make(folder: Path) -> cache.Meta:
             frozen = folder / "graph.pb"
             meta = graphs.write(located, frozen, "float32")
-            try:
+            with _explained(located):
                 # Unlike reading alone, this folds batch normalisation into weights, which ranges need.
                 model = openvino.convert_model(frozen)
                 for place, step in enumerate(model.get_ordered_ops()):
                     step.set_friendly_name(f"{step.get_type_name()}_{place}")
                 openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
-            except Exception as error:  # of many kinds, some of them private
-                raise EngineError(
-                    f"{located.backbone.name!r}: OpenVINO cannot run this network ({_first_line(error)}); "
-                    "set features.engine to tensorflow"
-                ) from error
-            finally:
-                frozen.unlink()
+            frozen.unlink()
             return meta
 
         return cache.entry(cache.key_of(located, form="openvino", **self._made_with()), make)
@@ -133,13 +139,15 @@ class _Compiled:
     """A network compiled for one batch size; see `Extractor`."""
 
     def __init__(self, request: Any, batch_size: int, input_size: int, width: int) -> None:
-        self._request, self._batch_size = request, batch_size
+        self._request, self._batch_size, self._one_at_a_time = request, batch_size, threading.Lock()
         self.input_size, self.width = input_size, width
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run one batch, padded to the full size."""
-        self._request.infer([np.ascontiguousarray(pad(images, self._batch_size))], share_inputs=True)
-        rows: NDArray[np.float32] = self._request.get_output_tensor(0).data[: len(images)].copy()
+        batch = np.ascontiguousarray(pad(images, self._batch_size))
+        with self._one_at_a_time:
+            self._request.infer([batch], share_inputs=True)
+            rows: NDArray[np.float32] = self._request.get_output_tensor(0).data[: len(images)].copy()
         return rows
 
 
@@ -148,6 +156,18 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+@contextmanager
+def _explained(located: Located) -> Iterator[None]:
+    """Turn OpenVINO's and NNCF's errors, which are of many kinds, into one that says what to do."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        narrower = located.identity.precision == "int8"
+        raise EngineError(
+            f"{located.backbone.name!r}: OpenVINO cannot run this network{' in 8 bits' if narrower else ''} "
+            f"({lines[-1] if lines else type(error).__name__}); set "
+            f"{'features.precision to float32' if narrower else 'features.engine to tensorflow'}"
+        ) from error

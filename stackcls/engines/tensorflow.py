@@ -30,6 +30,8 @@ class TensorFlowEngine:
             tensorflow.config.experimental.set_memory_growth(device, True)
             details = tensorflow.config.experimental.get_device_details(device)
             self._gpus.append(str(details.get("device_name", device.name)))
+        # Otherwise products of "float32" are of 10 bits on newer GPUs.
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
         self.batch_size = 64 if self._gpus else 16
 
     def refusal(self, precision: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackcls import backbones, calibration, computation, loading, sources, store
+from stackcls import backbones, calibration, computation, engines, loading, sources, store
 from stackcls.assembly import Assembly
 from stackcls.backbones import Backbone, Located
 from stackcls.blocks import BlockFolder
@@ -90,6 +90,8 @@ def run(
     listener = listener or Silent()
     start = time.perf_counter()
     known = backbones.resolve(settings.features)
+    if settings.features.precision != "float32":
+        engines.choose(settings.features.engine, settings.features.precision)  # which may refuse, before any work
     source = sources.scan(settings.images)
     absent = _announce_absent(known, settings, listener) if dry_run else set()
     known = tuple(backbone for backbone in known if backbone.name not in absent)
@@ -100,10 +102,9 @@ def run(
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
     try:
-        if not refit:
-            located = calibration.known_bases(located, old, folder)
+        located = calibration.known_bases(located, old, folder, refit)
         if old is not None and not replace:
-            _check_identities(old, located, target)
+            _check_identities(old, located, target, folder)
             _check_coverage(old, {item.backbone.name for item in located} | absent, listing, target)
         if not dry_run:
             located = calibration.fit_bases(
@@ -154,14 +155,17 @@ def _open_old(target: Path, listener: Listener) -> Store | None:
         return None
 
 
-def _check_identities(old: Store, located: Sequence[Located], target: Path) -> None:
+def _check_identities(old: Store, located: Sequence[Located], target: Path, folder: BlockFolder) -> None:
     for item in located:
         name = item.backbone.name
         if name not in old.matrices:
             continue
         stored = old.matrices[name].identity
-        # A basis that is not fitted yet belongs to --refit, or to a matrix that differs in more than that.
-        wanted = item.identity if item.identity.basis else dataclasses.replace(item.identity, basis=stored.basis)
+        # A basis that is not fitted yet, or was by an interrupted run, belongs to --refit or to a matrix that differs
+        # in more than that.
+        bare = dataclasses.replace(item.identity, basis="")
+        own = not item.identity.basis or folder.basis(bare.digest) is not None
+        wanted = dataclasses.replace(item.identity, basis=stored.basis) if own else item.identity
         if differences := stored.differences(wanted):
             raise IdentityMismatch(
                 f"{target}: {name!r} was made otherwise ({'; '.join(differences)}): give the backbone another name, "
