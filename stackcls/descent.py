@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import get_blas_funcs
 
 PAIRS = 10
 TRIALS = 50
@@ -81,18 +80,18 @@ class _Memory:
         self._steps: NDArray[np.floating] = np.empty((PAIRS, like.size), like.dtype)
         self._changes = np.empty_like(self._steps)
         self._products = np.empty(PAIRS)
-        self._axpy, self._dot = get_blas_funcs(("axpy", "dot"), (like,))
+        self._scaled = np.empty_like(like)
         self.clear()
 
     def clear(self) -> None:
         self.count, self._next = 0, 0
 
     def add(self, step: Vector, change: Vector) -> None:
-        product = self._dot(step, change)
+        product = float(step @ change)
         if product <= 0:
             return
         self._steps[self._next], self._changes[self._next], self._products[self._next] = step, change, product
-        self._scale = product / self._dot(change, change)
+        self._scale = product / float(change @ change)
         self._next = (self._next + 1) % PAIRS
         self.count = min(self.count + 1, PAIRS)
 
@@ -101,14 +100,19 @@ class _Memory:
         newest_first = [(self._next - 1 - back) % PAIRS for back in range(self.count)]
         weights = {}
         for pair in newest_first:
-            weights[pair] = self._dot(self._steps[pair], result) / self._products[pair]
-            self._axpy(self._changes[pair], result, a=-weights[pair])
+            weights[pair] = float(self._steps[pair] @ result) / self._products[pair]
+            self._add(result, -weights[pair], self._changes[pair])
         if self.count:
             result *= result.dtype.type(self._scale)
         for pair in reversed(newest_first):
-            correction = self._dot(self._changes[pair], result) / self._products[pair]
-            self._axpy(self._steps[pair], result, a=weights[pair] - correction)
+            correction = float(self._changes[pair] @ result) / self._products[pair]
+            self._add(result, weights[pair] - correction, self._steps[pair])
         return result
+
+    def _add(self, to: Vector, factor: float, vector: Vector) -> None:
+        """Add a multiple, in place; by NumPy, beside whose BLAS threads SciPy's would be others."""
+        np.multiply(vector, to.dtype.type(factor), out=self._scaled)
+        to += self._scaled
 
 
 def _step(
