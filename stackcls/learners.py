@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_class_weight
 
 from stackcls import logistic
 
@@ -50,11 +51,9 @@ class LeanLogisticRegression(LogisticRegression):  # type: ignore[misc]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs at least two classes; found 1 class: {self.classes_[0]!r}")
-        if self.class_weight not in (None, "balanced"):
-            raise ValueError(f"class_weight {self.class_weight!r} is not one of None, 'balanced'")
-        balanced = self.class_weight == "balanced"
+        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         limit = {"max_iterations": self.max_iter, "start": start}
-        found = logistic.fit(X, codes, len(self.classes_), C=self.C, balanced=balanced, **limit)
+        found = logistic.fit(X, codes, len(self.classes_), C=self.C, class_weights=weights, **limit)
         self.coef_, self.intercept_ = found.coef, found.intercept
         self.n_iter_ = np.array([found.iterations], dtype=np.int32)
         self.n_features_in_ = X.shape[1]

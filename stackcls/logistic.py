@@ -43,7 +43,7 @@ def fit(
     n_classes: int,
     *,
     C: float = 1.0,
-    balanced: bool = False,
+    class_weights: Floats | None = None,
     tolerance: float = TOLERANCE,
     max_iterations: int,
     start: Coefficients | None = None,
@@ -58,8 +58,8 @@ def fit(
     n_classes : int
     C : float
         Inverse regularisation.
-    balanced : bool
-        Whether each class counts the same, however many images it has.
+    class_weights : ndarray of shape (n_classes,), optional
+        How much an image of each class counts; by default all the same.
     tolerance : float
         Where to stop: no element of the gradient is larger.
     max_iterations : int
@@ -70,7 +70,7 @@ def fit(
     -------
     Coefficients
     """
-    loss = _Loss(X, y, n_classes, C, balanced)
+    loss = _Loss(X, y, n_classes, C, class_weights)
     first = np.zeros((X.shape[1] + 1, loss.columns), X.dtype)
     if start is not None:
         first[:-1], first[-1] = start.coef.T, start.intercept
@@ -83,15 +83,14 @@ def fit(
 class _Loss:
     """The loss and its gradient by the parameters: a row for each feature and one for the intercept."""
 
-    def __init__(self, X: Floats, y: Ints, n_classes: int, C: float, balanced: bool) -> None:
-        n = len(y)
-        counts = np.bincount(y, minlength=n_classes)
-        weights = n / (n_classes * counts) if balanced else np.ones(n_classes)
+    def __init__(self, X: Floats, y: Ints, n_classes: int, C: float, class_weights: Floats | None) -> None:
+        weights = np.ones(n_classes) if class_weights is None else class_weights
+        total = float(weights[y].sum())
         self.columns = 1 if n_classes == 2 else n_classes
         self._X, self._y = X, y
-        self._share = (weights / n).astype(X.dtype)  # of an image of each class in the mean
-        self._penalty = 1 / (C * n)
-        self._scores = np.empty((n, self.columns), X.dtype)
+        self._share = (weights / total).astype(X.dtype)  # of an image of each class in the mean
+        self._penalty = 1 / (C * total)
+        self._scores = np.empty((len(y), self.columns), X.dtype)
 
     def unpack(self, parameters: Vector) -> Floats:
         """Parameters as a matrix, shape (n_features + 1, columns)."""

@@ -32,8 +32,13 @@ def reference(X, y, balanced, **more):
     return LogisticRegression(max_iter=20_000, class_weight=weight, C=0.7, **more).fit(X, y)
 
 
+def class_weights(y):
+    return compute_class_weight("balanced", classes=np.unique(y), y=y)
+
+
 def fit(X, y, balanced, **more):
-    found = logistic.fit(X, y, y.max() + 1, C=0.7, balanced=balanced, max_iterations=20_000, **more)
+    weights = class_weights(y) if balanced else None
+    found = logistic.fit(X, y, y.max() + 1, C=0.7, class_weights=weights, max_iterations=20_000, **more)
     assert found.converged
     return found
 
@@ -70,7 +75,7 @@ def test_it_goes_scikit_learn_s_way_and_stops_where_that_stops(n_rows, width, n_
 def test_the_gradient_is_the_loss_s(n_rows, width, n_classes, balanced, dtype):
     """Against the definition, at a point far from zero."""
     X, y = make_features(n_rows, width, n_classes, dtype)
-    loss = logistic._Loss(X, y, n_classes, 0.7, balanced)
+    loss = logistic._Loss(X, y, n_classes, 0.7, class_weights(y) if balanced else None)
     rng = np.random.default_rng(1)
     at = rng.normal(0, 0.3, (width + 1) * loss.columns).astype(dtype)
     value, gradient = loss(at)
@@ -96,7 +101,7 @@ def test_the_gradient_is_the_loss_s(n_rows, width, n_classes, balanced, dtype):
 def test_large_scores_do_not_overflow():
     X, y = make_features(60, 10, 3, np.float32)
     for n_classes, labels in ((3, y), (2, np.minimum(y, 1))):
-        loss = logistic._Loss(X * 1e4, labels, n_classes, 1.0, False)
+        loss = logistic._Loss(X * 1e4, labels, n_classes, 1.0, None)
         value, gradient = loss(np.ones(11 * loss.columns, np.float32) * np.arange(11 * loss.columns, dtype=np.float32))
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()

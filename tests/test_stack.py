@@ -263,3 +263,14 @@ def test_other_columns_at_prediction_are_refused():
 @parametrize_with_checks([StackedClassifier(recipe=recipe) for recipe in RECIPES])
 def test_it_is_a_scikit_learn_estimator(estimator, check):
     check(estimator)
+
+
+def test_weights_of_classes_reach_the_base_learners():
+    X, y = make_data(3)
+    X = X.astype(np.float64)
+    weights = {label: 1.0 + 9.0 * (label == np.unique(y)[0]) for label in np.unique(y)}
+    weighted = StackedClassifier(widths=WIDTHS, class_weight=weights).fit(X, y)
+    expected = LogisticRegression(max_iter=1000, class_weight=weights).fit(X[:, : WIDTHS[0]], y)
+    np.testing.assert_allclose(weighted.bases_[0].estimator.coef_, expected.coef_, rtol=1e-4, atol=1e-6)
+    plain = LogisticRegression(max_iter=1000).fit(X[:, : WIDTHS[0]], y)
+    assert np.abs(plain.coef_ - expected.coef_).max() > 0.1
