@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackcls.errors import WeightsError
-from stackcls.files import CHUNK, digest_file, digest_stream, replacing
+from stackcls.files import digest_file, digest_stream, replacing
 
 PUBLISHED_ROOT = "https://storage.googleapis.com/tensorflow/keras-applications/"
+PIECE = 1 << 20  # after which the bar moves
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def fetch(
             advance = started(url, size)
             state = hashlib.new(_algorithm(download.md5), usedforsecurity=False)
             with open(temporary, "wb") as file:
-                while piece := answer.read(CHUNK):
+                while piece := answer.read(PIECE):
                     file.write(piece)
                     state.update(piece)
                     received += len(piece)
