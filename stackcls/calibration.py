@@ -23,7 +23,9 @@ SAMPLE_SIZE = 64
 KEPT_BACK = frozenset({"test", "testing", "val", "valid", "validation", "holdout"})
 
 
-def known_bases(located: Sequence[Located], old: Store | None, folder: BlockFolder, refit: bool) -> tuple[Located, ...]:
+def known_bases(
+    located: Sequence[Located], old: Store | None, folder: BlockFolder, refit: bool, listener: Listener
+) -> tuple[Located, ...]:
     """Give each backbone the basis that it has: of an interrupted run first, then of the store, its own name first.
 
     Parameters
@@ -34,18 +36,32 @@ def known_bases(located: Sequence[Located], old: Store | None, folder: BlockFold
         Holds a basis only where a run that fitted it was interrupted, which goes on with it.
     refit : bool
         Whether to pass over those of the store.
+    listener : Listener
     """
     stored: dict[str, dict[str, Basis]] = {}
     for name, info in (old.matrices if old and not refit else {}).items():
         if info.basis is not None:
             stored.setdefault(replace(info.identity, basis="").digest, {})[name] = info.basis
-    placed = []
+    placed, begun = [], []
     for item in located:
         key = item.identity.digest
-        same = stored.get(key, {})
-        basis = folder.basis(key) or same.get(item.backbone.name) or next(iter(same.values()), None)
+        same, own = stored.get(key, {}), folder.basis(key)
+        if own is not None and _needs(item):
+            begun.append(item.backbone.name)
+        basis = own or same.get(item.backbone.name) or next(iter(same.values()), None)
         placed.append(item.with_basis(basis) if basis and _needs(item) else item)
+    if begun:
+        listener.say(
+            f"going on with the 8-bit ranges that an interrupted run fitted for {', '.join(begun)}; "
+            f"delete {folder.folder} to drop them"
+        )
     return tuple(placed)
+
+
+def announce(located: Sequence[Located], listener: Listener) -> None:
+    """Say, for a dry run, that ranges would be fitted first."""
+    if missing := [item.backbone.name for item in located if _needs(item)]:
+        listener.say(f"would first fit 8-bit ranges of {', '.join(missing)} on up to {SAMPLE_SIZE} of the images")
 
 
 def fit_bases(

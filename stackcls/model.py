@@ -199,10 +199,12 @@ class StackModel:
                     f"{where}: {name!r} was made on other 8-bit ranges than the model's; "
                     "give the images instead, since the model brings its ranges"
                 )
-            if differences := item.identity.differences(found[name]):
+            if differences := item.identity.differences(replace(found[name], basis=item.identity.basis)):
+                remedy = "run `stackcls features --replace` with the model's settings, or fit a new model"
+                if item.basis is not None:
+                    remedy = "give the images instead, since the model brings its 8-bit ranges"
                 raise IdentityMismatch(
-                    f"{where}: {name!r} was made otherwise than for the model ({'; '.join(differences)}): "
-                    "run `stackcls features --replace` with the model's settings, or fit a new model"
+                    f"{where}: {name!r} was made otherwise than for the model ({'; '.join(differences)}): {remedy}"
                 )
 
     def seen(self, sha256: Sequence[str]) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ import pytest
 
 from stackcls.errors import ConfigError, IdentityMismatch
 from stackcls.files import digest_file
+from stackcls.listener import Silent
 from stackcls.stages import evaluate, features, fit
 from stackcls.store import Store
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo, write_photos
@@ -20,6 +21,15 @@ INT8 = {"backbones": FAKE_BACKBONES, "precision": "int8"}
 def int8(photos, tmp_path):
     """Settings for int8."""
     return make_settings(photos, tmp_path / "artifacts", features=INT8)
+
+
+class Heard(Silent):
+    """Keeps what was said."""
+
+    text = ""
+
+    def say(self, line):
+        self.text += line + "\n"
 
 
 def identities(settings):
@@ -111,7 +121,9 @@ def test_an_interrupted_refit_goes_on(int8, fake_engine, monkeypatch, refit):
         with pytest.raises(KeyboardInterrupt):
             features.run(int8, refit=True)
     write_photo(int8.images / "red" / "new.png", (200, 60, 60), 77)
-    assert features.run(int8, refit=refit).computed == {"one": 1, "two": 1}
+    heard = Heard()
+    assert features.run(int8, refit=refit, listener=heard).computed == {"one": 1, "two": 1}
+    assert "going on with the 8-bit ranges that an interrupted run fitted for one, two; delete" in heard.text
     assert len(fake_engine.calibrated) == 4
     assert all(identity.basis != before[name].basis for name, identity in identities(int8).items())
 
@@ -124,6 +136,17 @@ def test_a_store_on_other_ranges_is_not_for_the_model(int8, fake_engine, tmp_pat
     status, _, err = stackcls("predict", "--model", int8.files.model, new.files.features)
     assert status == 1
     assert "other 8-bit ranges than the model's; give the images instead" in err
+
+
+def test_float32_features_are_not_for_an_int8_model_and_the_remedy_helps(int8, fake_engine, tmp_path, stackcls):
+    features.run(int8)
+    fit.run(int8)
+    new = make_settings(write_photos(tmp_path / "new", 3, seed=9), tmp_path / "other")
+    features.run(new)
+    status, _, err = stackcls("predict", "--model", int8.files.model, new.files.features)
+    assert status == 1
+    assert "(precision: 'int8' against 'float32'): give the images instead" in err
+    assert stackcls("predict", "--model", int8.files.model, new.images)[0] == 0
 
 
 def test_what_cannot_be_computed_is_refused_before_any_image_is_read(int8, monkeypatch):
@@ -145,8 +168,10 @@ def test_float32_features_are_not_overwritten_by_int8(settings, int8, fake_engin
     assert {identity.precision for identity in identities(int8).values()} == {"int8"}
 
 
-def test_a_dry_run_fits_nothing(int8, fake_engine):
-    assert features.run(int8, dry_run=True).computed == {"one": 27, "two": 27}
+def test_a_dry_run_fits_nothing_and_says_that_it_would(int8, fake_engine):
+    heard = Heard()
+    assert features.run(int8, dry_run=True, listener=heard).computed == {"one": 27, "two": 27}
+    assert "would first fit 8-bit ranges of one, two on up to 64 of the images" in heard.text
     assert fake_engine.calibrated == []
     features.run(int8)
     assert features.run(int8, dry_run=True).computed == {"one": 0, "two": 0}

@@ -119,7 +119,8 @@ def choose(name: str, precision: str) -> Choice:
         if reason := engine.refusal(precision):
             raise ConfigError(
                 f"features.precision: {precision!r} does not do with engine {name}: {reason}; "
-                f"allowed here: {', '.join(item for item in PRECISIONS if not engine.refusal(item))}"
+                f"allowed here: {', '.join(item for item in PRECISIONS if not engine.refusal(item))}; or set "
+                "features.engine to auto"
             )
         caution = ""
         if (name, precision) == ("tensorflow", "bfloat16") and "gpu" not in engine.provenance():

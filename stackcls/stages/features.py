@@ -102,11 +102,13 @@ def run(
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
     try:
-        located = calibration.known_bases(located, old, folder, refit)
+        located = calibration.known_bases(located, old, folder, refit, listener)
         if old is not None and not replace:
             _check_identities(old, located, target, folder)
             _check_coverage(old, {item.backbone.name for item in located} | absent, listing, target)
-        if not dry_run:
+        if dry_run:
+            calibration.announce(located, listener)
+        else:
             located = calibration.fit_bases(
                 located, listing, settings.features.engine, settings.cv.seed, folder, listener
             )
