@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from stackcls.errors import (
     ConfigError,
+    EngineError,
     IdentityMismatch,
     ModelError,
     ModelMissing,
@@ -52,6 +53,7 @@ _LAZY = {
 
 __all__ = [
     "ConfigError",
+    "EngineError",
     "IdentityMismatch",
     "ModelError",
     "ModelMissing",

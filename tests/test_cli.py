@@ -77,7 +77,16 @@ def test_the_version(stackcls):
 
 def test_the_public_names_are_these():
     assert package.__all__ == [
-        *("ConfigError", "IdentityMismatch", "ModelError", "ModelMissing", "Settings", "SourceError", "SourceMissing"),
+        *(
+            "ConfigError",
+            "EngineError",
+            "IdentityMismatch",
+            "ModelError",
+            "ModelMissing",
+            "Settings",
+            "SourceError",
+            "SourceMissing",
+        ),
         *(
             "StackModel",
             "StackclsError",
