@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stackcls import buffers
+
 PAIRS = 10
 TRIALS = 50
 SUFFICIENT, CURVATURE, BRACKET = 1e-3, 0.9, 0.1  # of the line search, as in L-BFGS-B
@@ -77,8 +79,8 @@ class _Memory:
     """The last pairs of steps and changes of the gradient, and the direction that follows from them."""
 
     def __init__(self, like: Vector) -> None:
-        self._steps: NDArray[np.floating] = np.empty((PAIRS, like.size), like.dtype)
-        self._changes = np.empty_like(self._steps)
+        self._steps: NDArray[np.floating] = buffers.zeros((PAIRS, like.size), like.dtype)
+        self._changes: NDArray[np.floating] = buffers.zeros((PAIRS, like.size), like.dtype)
         self._products = np.empty(PAIRS)
         self._scaled = np.empty_like(like)
         self.clear()

@@ -5,11 +5,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 from sklearn.utils.class_weight import compute_class_weight
 
-from stackcls import logistic
+from stackcls import buffers, logistic, svm
 
 MAX_ITERATIONS = 1000
+ROWS = 1024
+WIDE = 1500  # columns from which the square matrices of `stackcls.svm` cost more than liblinear does
 
 Floats = NDArray[np.floating[Any]]
 
@@ -69,6 +72,30 @@ class LeanLogisticRegression(LogisticRegression):  # type: ignore[misc]
         return estimator
 
 
+class LeanLinearSVC(LinearSVC):  # type: ignore[misc]
+    """scikit-learn's linear SVM, fitted by `stackcls.svm` where the columns are few."""
+
+    def fit(self, X: Floats, y: NDArray[Any]) -> "LeanLinearSVC":
+        """Fit to the optimum, to which scikit-learn comes within its tolerance."""
+        if X.shape[1] >= WIDE:
+            return super().fit(X, y)  # type: ignore[no-any-return]
+        self.plain()._validate_params()
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        found = svm.fit(X, codes, len(self.classes_), self.C, weights)
+        self.coef_, self.intercept_ = np.ascontiguousarray(found[:, :-1]), found[:, -1].copy()
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def plain(self) -> LinearSVC:
+        """scikit-learn's own estimator with these parameters and, if fitted, coefficients: what a model file holds."""
+        estimator = LinearSVC(C=self.C, class_weight=self.class_weight, random_state=self.random_state)
+        for name in ("classes_", "coef_", "intercept_", "n_features_in_"):
+            if hasattr(self, name):
+                setattr(estimator, name, getattr(self, name))
+        return estimator
+
+
 class FittedBase:
     """One base learner after fitting.
 
@@ -81,3 +108,10 @@ class FittedBase:
     def __init__(self, estimator: Any, converged: bool) -> None:
         self.estimator = estimator
         self.converged = converged
+
+    def predict_proba(self, X: Floats) -> Floats:
+        """Class probabilities, shape (n, classes), computed without a second array of that shape."""
+        found: Floats = buffers.zeros((len(X), len(self.estimator.classes_)), X.dtype)
+        for start in range(0, len(X), ROWS):
+            found[start : start + ROWS] = self.estimator.predict_proba(X[start : start + ROWS])
+        return found

@@ -23,6 +23,7 @@ from stackcls.learners import (
     FittedBase,
     Floats,
     KnownProbabilities,
+    LeanLinearSVC,
     LeanLogisticRegression,
 )
 from stackcls.parallel import in_parallel
@@ -134,7 +135,7 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         known_groups = None if groups is None else np.asarray(groups)
         jobs = [delayed(self.fit_base)(X[:, columns], y, known_groups) for columns in blocks]
         bases, shares = zip(*in_parallel(jobs, self.n_jobs), strict=True)
-        self.fit_meta(bases, np.mean(shares, axis=0), y)
+        self.fit_meta(np.mean(shares, axis=0), y).take_bases(bases)
         if not all(self.converged_):
             warnings.warn(f"a base learner stopped at {MAX_ITERATIONS} iterations", ConvergenceWarning, stacklevel=2)
         return self
@@ -170,21 +171,27 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             inner = splitter(self.inner_folds, self.random_state, groups)
             shares = cross_val_predict(clone(learner), X, y, groups=groups, cv=inner, method="predict_proba")
         estimator = learner.fit(X, y, start).plain()
-        return FittedBase(estimator, learner.converged_), estimator.predict_proba(X) if shares is None else shares
+        base = FittedBase(estimator, learner.converged_)
+        return base, base.predict_proba(X) if shares is None else shares
 
-    def fit_meta(self, bases: Sequence[FittedBase], average: Floats, y: NDArray[Any]) -> "StackedClassifier":
+    def take_bases(self, bases: Sequence[FittedBase]) -> "StackedClassifier":
+        """Have these base learners, one per block."""
+        self.n_features_in_ = sum(base.estimator.n_features_in_ for base in bases)
+        self.converged_ = [base.converged for base in bases]
+        blocks = self.blocks(self.n_features_in_)
+        self.bases_ = [BlockColumns(base.estimator, columns) for base, columns in zip(bases, blocks, strict=True)]
+        return self
+
+    def fit_meta(self, average: Floats, y: NDArray[Any]) -> "StackedClassifier":
         """Fit the meta-classifier, by mlxtend's `StackingClassifier`, on the average of what `fit_base` returned.
 
         It is handed the average, and not the base learners, since those would need all matrices in memory together.
         """
-        widths = [base.estimator.n_features_in_ for base in bases]
-        self.n_features_in_ = sum(widths)
-        self.converged_ = [base.converged for base in bases]
-        blocks = self.blocks(self.n_features_in_)
-        self.bases_ = [BlockColumns(base.estimator, columns) for base, columns in zip(bases, blocks, strict=True)]
         stacking = StackingClassifier(
             classifiers=[KnownProbabilities()],
-            meta_classifier=LinearSVC(C=self.meta_C, random_state=self.random_state, class_weight=self.class_weight),
+            meta_classifier=LeanLinearSVC(
+                C=self.meta_C, random_state=self.random_state, class_weight=self.class_weight
+            ),
             use_probas=True,
             average_probas=True,
             use_clones=False,
@@ -192,7 +199,7 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fit_base_estimators=False")
-            self.meta_ = stacking.fit(average, y).meta_clf_
+            self.meta_ = stacking.fit(average, y).meta_clf_.plain()
         self.classes_ = self.meta_.classes_
         return self
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from stackcls import buffers
 from stackcls.backbones import Identity
 from stackcls.bases import Basis
 from stackcls.errors import StoreDamaged, StoreError, StoreMissing
@@ -119,7 +120,7 @@ class Store:
     def read_rows(self, name: str, rows: NDArray[np.int64]) -> Features:
         """Read some rows of a matrix, which ascend, shape (rows, width); never holds them twice."""
         dataset = self._file["features"][name]
-        found = np.empty((len(rows), dataset.shape[1]), dtype=np.float32)
+        found: Features = buffers.zeros((len(rows), dataset.shape[1]))
         for start in range(0, len(dataset), READ_ROWS):
             low, high = np.searchsorted(rows, (start, start + READ_ROWS))
             if low < high:

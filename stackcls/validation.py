@@ -8,7 +8,7 @@ import numpy as np
 from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 
-from stackcls import stack
+from stackcls import buffers, stack
 from stackcls.decisions import per_class
 from stackcls.learners import FittedBase
 from stackcls.listener import Listener
@@ -78,18 +78,15 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
         bases = _fit_bases(unfitted, data, folds, advance)
         baselines = _validate_baselines(settings.stack.class_weight, data, folds, advance) if baseline else None
 
-    ranking, decisions = bases.ranking, np.empty((len(data.y), len(data.class_names)))
+    ranking, decisions = bases.ranking, buffers.zeros((len(data.y), len(data.class_names)), np.float64)
     metas = [delayed(_fit_meta)(unfitted, bases, number, data.y) for number in range(len(folds) + 1)]
     *models, model = in_parallel(metas, 2 if _is_large(data) else -1)  # each takes memory
     for (_, test), fitted in zip(folds, models, strict=True):
         decisions[test] = fitted.meta_decisions(np.mean([ranking[name][test] for name in data.names], axis=0))
     predictions = Predictions(data.y, _fold_of(folds), {**ranking, STACK: decisions})
     model.set_params(temperature=fit_temperature(decisions, data.y))
-    unconverged = {
-        name for part in bases.fitted for name, base in zip(data.names, part, strict=True) if not base.converged
-    }
     shares = cross_calibrated(decisions, data.y, predictions.fold)
-    return Validated(model, predictions, shares, baselines, tuple(sorted(unconverged)))
+    return Validated(model, predictions, shares, baselines, tuple(sorted(bases.unconverged)))
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,10 @@ class _Bases:
     ----------
     rows : list of ndarray
         What each part is fitted on.
-    fitted : list of list of FittedBase
-        By part and backbone.
+    fitted : list of FittedBase
+        On all rows, by backbone; of the folds' only the predictions are kept.
+    unconverged : set of str
+        Backbones of which a fit reached the limit of iterations.
     average : list of ndarray, shape (rows of the part, classes)
         What the meta-classifier of each part learns from.
     ranking : dict of str to ndarray, shape (n, classes)
@@ -109,7 +108,8 @@ class _Bases:
     """
 
     rows: list[Ints]
-    fitted: list[list[FittedBase]]
+    fitted: list[FittedBase]
+    unconverged: set[str]
     average: list[Floats]
     ranking: dict[str, Floats]
 
@@ -123,43 +123,59 @@ def _fit_bases(
     tasks = [(number, part) for number in range(len(data.names)) for part in range(len(parts))]
     found = _Bases(
         [train for train, _ in parts],
-        [[] for _ in parts],
-        [np.zeros((len(train), n_classes), np.float32) for train, _ in parts],
-        {name: np.empty((size, n_classes), np.float32) for name in data.names},
+        [],
+        set(),
+        [buffers.zeros((len(train), n_classes)) for train, _ in parts],
+        {name: buffers.zeros((size, n_classes)) for name in data.names},
     )
     if _is_large(data):
-        results = in_parallel(_large_jobs(unfitted, data, parts, found), 1, cpu_count())
+        results = in_parallel(_large_jobs(unfitted, data, parts), 1, cpu_count())
     else:
         results = in_parallel((delayed(_fit_base)(unfitted, data, number, *parts[part]) for number, part in tasks), -1)
     for (number, part), (base, shares, held_out) in zip(tasks, results, strict=True):
-        found.fitted[part].append(base)
-        found.average[part][:] += shares / np.float32(len(data.names))
+        if part == len(folds):
+            found.fitted.append(base)
+        if not base.converged:
+            found.unconverged.add(data.names[number])
+        shares /= len(data.names)
+        found.average[part][:] += shares
         found.ranking[data.names[number]][parts[part][1]] = held_out
         advance(1)
     return found
 
 
 def _large_jobs(
-    unfitted: stack.StackedClassifier, data: TrainingSet, parts: Sequence[tuple[Ints, Ints]], found: _Bases
+    unfitted: stack.StackedClassifier, data: TrainingSet, parts: Sequence[tuple[Ints, Ints]]
 ) -> Iterator[Any]:
     """Fit all rows from the mean of the folds' coefficients, which leaves few iterations.
 
     That model may know all labels; the folds' models, which are scored, all begin at zero.
     """
     for number in range(len(data.names)):
+        mean = _Mean()
         for train, test in parts[:-1]:
-            yield delayed(_fit_base)(unfitted, data, number, train, test)
-        yield delayed(_fit_last)(unfitted, data, number, found)
+            yield delayed(mean.fit)(unfitted, data, number, train, test)
+        yield delayed(mean.fit)(unfitted, data, number, *parts[-1])
 
 
-def _fit_last(
-    unfitted: stack.StackedClassifier, data: TrainingSet, number: int, found: _Bases
-) -> tuple[FittedBase, Floats, Floats]:
-    before = [fitted[number].estimator for fitted in found.fitted[:-1]]
-    start = Coefficients(
-        np.mean([base.coef_ for base in before], axis=0), np.mean([base.intercept_ for base in before], axis=0), 0, True
-    )
-    return _fit_base(unfitted, data, number, np.arange(len(data.y)), np.arange(0), start)
+class _Mean:
+    """Fits the folds of one backbone from zero, and then all rows from the mean of what was found."""
+
+    def __init__(self) -> None:
+        self._found: list[Coefficients] = []
+
+    def fit(
+        self, unfitted: stack.StackedClassifier, data: TrainingSet, number: int, train: Ints, test: Ints
+    ) -> tuple[FittedBase, Floats, Floats]:
+        start = None
+        if not test.size:
+            coef = np.mean([one.coef for one in self._found], axis=0)
+            start = Coefficients(coef, np.mean([one.intercept for one in self._found], axis=0), 0, True)
+            self._found.clear()
+        results = _fit_base(unfitted, data, number, train, test, start)
+        fitted = results[0].estimator
+        self._found.append(Coefficients(fitted.coef_, fitted.intercept_, 0, True))
+        return results
 
 
 def _is_large(data: TrainingSet) -> bool:
@@ -180,12 +196,12 @@ def _fit_base(
     base, shares = unfitted.fit_base(data.block(number, train), data.y[train], groups, start)
     if not test.size:
         return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
-    return base, shares, base.estimator.predict_proba(data.block(number, test))
+    return base, shares, base.predict_proba(data.block(number, test))
 
 
 def _fit_meta(unfitted: stack.StackedClassifier, bases: _Bases, part: int, y: Ints) -> stack.StackedClassifier:
-    model = stack.unfitted_like(unfitted)
-    return model.fit_meta(bases.fitted[part], bases.average[part], y[bases.rows[part]])
+    model = stack.unfitted_like(unfitted).fit_meta(bases.average[part], y[bases.rows[part]])
+    return model.take_bases(bases.fitted) if part == len(bases.rows) - 1 else model
 
 
 def _fold_of(folds: Sequence[tuple[Ints, Ints]]) -> Ints:

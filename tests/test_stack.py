@@ -37,7 +37,7 @@ def plain_stack():
         make_pipeline(ColumnSelector(cols=columns), LogisticRegression(max_iter=1000))
         for columns in (tuple(range(7)), tuple(range(7, 12)))
     ]
-    meta = LinearSVC(random_state=0)
+    meta = LinearSVC(tol=1e-9, dual=False, max_iter=100_000)
     return StackingClassifier(classifiers=bases, use_probas=True, average_probas=True, meta_classifier=meta)
 
 
@@ -63,7 +63,7 @@ def test_out_of_fold_is_the_hand_written_stack(n_classes):
         learner = LogisticRegression(max_iter=1000)
         inner.append(cross_val_predict(learner, X[:, columns], y, cv=folds, method="predict_proba"))
         outer.append(learner.fit(X[:, columns], y).predict_proba(X_new[:, columns]))
-    meta = LinearSVC(random_state=3).fit(np.mean(inner, axis=0), y)
+    meta = LinearSVC(tol=1e-9, dual=False, max_iter=100_000).fit(np.mean(inner, axis=0), y)
     expected = meta.decision_function(np.mean(outer, axis=0))
     np.testing.assert_allclose(ours.decision_function(X_new), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(ours.predict(X_new), meta.predict(np.mean(outer, axis=0)))

@@ -1,0 +1,22 @@
+"""Large arrays whose memory goes back to the system as soon as they are freed.
+
+What the C library's allocator gets back it keeps for later: after a few fits of large matrices that was a third of the
+memory of the whole process.
+"""
+
+import math
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+SMALL = 1 << 20
+
+
+def zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """Return an array of zeros, from a mapping of its own if it is large."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < SMALL:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
