@@ -20,7 +20,7 @@ SUFFICIENT, CURVATURE, BRACKET = 1e-3, 0.9, 0.1  # of the line search, as in L-B
 LEAST_GAIN = 64 * float(np.finfo(np.float64).eps)  # as scikit-learn asks
 
 Vector = NDArray[np.floating]
-Objective = Callable[[Vector], tuple[float, Vector]]
+Objective = Callable[[Vector, Vector], float]
 
 
 @dataclass(frozen=True)
@@ -40,66 +40,95 @@ class Minimum:
     converged: bool
 
 
-def minimise(objective: Objective, start: Vector, tolerance: float, max_iterations: int) -> Minimum:
+def minimise(objective: Objective, start: Vector, tolerance: float, max_iterations: int, pairs: int = PAIRS) -> Minimum:
     """Minimise by L-BFGS (Liu, Nocedal: On the limited memory BFGS method, Mathematical Programming 45, 1989).
 
     Parameters
     ----------
     objective : callable
-        From x to the value and the gradient, a new array each time.
+        From x to the value; writes the gradient into its second argument.
     start : ndarray of float32 or float64, one-dimensional
     tolerance : float
         Stop where no element of the gradient is larger.
     max_iterations : int
+    pairs : int
+        How many steps are remembered; memory is two vectors for each.
 
     Returns
     -------
     Minimum
     """
-    x, memory = start.copy(), _Memory(start)
-    value, gradient = objective(x)
+    point, memory = _Point(objective, start), _Memory(start, pairs)
     for iteration in range(max_iterations):
-        if np.abs(gradient).max() <= tolerance:
-            return Minimum(x, iteration, True)
-        found = _step(objective, x, value, gradient, memory)
-        if found is None and memory.count:
+        if np.abs(point.gradient).max() <= tolerance:
+            return Minimum(point.x, iteration, True)
+        before = point.value
+        gone = _step(point, memory)
+        if not gone and memory.count:
             memory.clear()
-            found = _step(objective, x, value, gradient, memory)
-        if found is None:  # rounding leaves nothing to gain
-            return Minimum(x, iteration, True)
-        before, (step, x, value, new_gradient) = value, found
-        memory.add(step, new_gradient - gradient)
-        gradient = new_gradient
-        if before - value <= LEAST_GAIN * max(abs(before), abs(value), 1):
-            return Minimum(x, iteration + 1, True)
-    return Minimum(x, max_iterations, bool(np.abs(gradient).max() <= tolerance))
+            gone = _step(point, memory)
+        if not gone:  # rounding leaves nothing to gain
+            return Minimum(point.x, iteration, True)
+        if before - point.value <= LEAST_GAIN * max(abs(before), abs(point.value), 1):
+            return Minimum(point.x, iteration + 1, True)
+    return Minimum(point.x, max_iterations, bool(np.abs(point.gradient).max() <= tolerance))
+
+
+class _Point:
+    """Where the descent is, and another place that is looked at from there; arrays are reused."""
+
+    def __init__(self, objective: Objective, start: Vector) -> None:
+        self._objective = objective
+        self.x, self._other_x, self.gradient, self.other_gradient = (_like(start) for _ in range(4))
+        self.x[:] = start
+        self.value = self._other_value = objective(self.x, self.gradient)
+
+    def look(self, direction: Vector, length: float) -> tuple[float, float]:
+        """Value and slope at some length along a direction."""
+        np.multiply(direction, direction.dtype.type(length), out=self._other_x)
+        self._other_x += self.x
+        self._other_value = self._objective(self._other_x, self.other_gradient)
+        return self._other_value, float(np.vdot(self.other_gradient, direction))
+
+    def go(self) -> None:
+        """Be where was looked at last; `other_gradient` is the one left behind."""
+        self.x, self._other_x = self._other_x, self.x
+        self.gradient, self.other_gradient = self.other_gradient, self.gradient
+        self.value = self._other_value
 
 
 class _Memory:
     """The last pairs of steps and changes of the gradient, and the direction that follows from them."""
 
-    def __init__(self, like: Vector) -> None:
-        self._steps: NDArray[np.floating] = buffers.zeros((PAIRS, like.size), like.dtype)
-        self._changes: NDArray[np.floating] = buffers.zeros((PAIRS, like.size), like.dtype)
-        self._products = np.empty(PAIRS)
-        self._scaled = np.empty_like(like)
+    def __init__(self, like: Vector, pairs: int) -> None:
+        self._pairs = pairs
+        self._steps: NDArray[np.floating] = buffers.zeros((pairs, like.size), like.dtype)
+        self._changes: NDArray[np.floating] = buffers.zeros((pairs, like.size), like.dtype)
+        self._products = np.empty(pairs)
+        self._scaled, self._direction = _like(like), _like(like)
         self.clear()
 
     def clear(self) -> None:
         self.count, self._next = 0, 0
 
-    def add(self, step: Vector, change: Vector) -> None:
+    def add(self, direction: Vector, length: float, gradient: Vector, before: Vector) -> None:
+        """Remember a step and the gradients at its end and its beginning."""
+        step, change = self._steps[self._next], self._changes[self._next]
+        np.multiply(direction, direction.dtype.type(length), out=step)
+        np.subtract(gradient, before, out=change)
         product = float(step @ change)
         if product <= 0:
+            self.count = min(self.count, self._pairs - 1)  # the oldest pair's place was written over
             return
-        self._steps[self._next], self._changes[self._next], self._products[self._next] = step, change, product
+        self._products[self._next] = product
         self._scale = product / float(change @ change)
-        self._next = (self._next + 1) % PAIRS
-        self.count = min(self.count + 1, PAIRS)
+        self._next = (self._next + 1) % self._pairs
+        self.count = min(self.count + 1, self._pairs)
 
     def direction(self, gradient: Vector) -> Vector:
-        result = -gradient
-        newest_first = [(self._next - 1 - back) % PAIRS for back in range(self.count)]
+        """Where to go from a gradient; the array is the same each time."""
+        result = np.negative(gradient, out=self._direction)
+        newest_first = [(self._next - 1 - back) % self._pairs for back in range(self.count)]
         weights = {}
         for pair in newest_first:
             weights[pair] = float(self._steps[pair] @ result) / self._products[pair]
@@ -117,27 +146,29 @@ class _Memory:
         to += self._scaled
 
 
-def _step(
-    objective: Objective, x: Vector, value: float, gradient: Vector, memory: _Memory
-) -> tuple[Vector, Vector, float, Vector] | None:
-    """Go along the memory's direction: the step, and x, value and gradient behind it; None where none helps."""
-    direction = memory.direction(gradient)
-    slope = float(np.vdot(gradient, direction))
+def _like(vector: Vector) -> Vector:
+    found: Vector = buffers.zeros(vector.shape, vector.dtype)
+    return found
+
+
+def _step(point: _Point, memory: _Memory) -> bool:
+    """Go along the memory's direction; return whether there was anything to gain."""
+    direction = memory.direction(point.gradient)
+    slope = float(np.vdot(point.gradient, direction))
     if slope >= 0:
-        return None
-    search = LineSearch(value, slope)
+        return False
+    search = LineSearch(point.value, slope)
     length = 1.0 if memory.count else 1 / float(np.linalg.norm(direction))
     for _ in range(TRIALS):
-        step = direction * direction.dtype.type(length)
-        there = x + step
-        new_value, new_gradient = objective(there)
-        following = search.next(length, new_value, float(np.vdot(new_gradient, direction)))
+        following = search.next(length, *point.look(direction, length))
         if following is None:
-            return step, there, new_value, new_gradient
+            point.go()
+            memory.add(direction, length, point.gradient, point.other_gradient)
+            return True
         if not np.isfinite(following) or following <= 0:
             break
         length = following
-    return None
+    return False
 
 
 @dataclass

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls.descent import Vector, minimise
+from stackcls import buffers
+from stackcls.descent import PAIRS, Vector, minimise
 
 TOLERANCE = 1e-4  # scikit-learn's own, on the largest element of the gradient
 ROWS = 1024  # at a time: their probabilities fit the second-level cache, their features the third
@@ -71,10 +72,11 @@ def fit(
     Coefficients
     """
     loss = _Loss(X, y, n_classes, C, class_weights)
-    first = np.zeros((X.shape[1] + 1, loss.columns), X.dtype)
+    first: Floats = buffers.zeros((X.shape[1] + 1, loss.columns), X.dtype)
     if start is not None:
         first[:-1], first[-1] = start.coef.T, start.intercept
-    found = minimise(loss, first.reshape(-1), tolerance, max_iterations)
+    pairs = PAIRS if start is None else PAIRS // 2  # near the end, less of the way matters, and memory does
+    found = minimise(loss, first.reshape(-1), tolerance, max_iterations, pairs)
     parameters = loss.unpack(found.x)
     coef = parameters[:-1].T.copy(order="F")
     return Coefficients(coef, parameters[-1].copy(), found.iterations, found.converged)
@@ -91,16 +93,16 @@ class _Loss:
         self._share = (weights / total).astype(X.dtype)  # of an image of each class in the mean
         self._penalty = 1 / (C * total)
         self._scores = np.empty((min(ROWS, len(y)), self.columns), X.dtype)
+        self._part = buffers.zeros((X.shape[1], self.columns), X.dtype)
 
     def unpack(self, parameters: Vector) -> Floats:
         """Parameters as a matrix, shape (n_features + 1, columns)."""
         return parameters.reshape(-1, self.columns)
 
-    def __call__(self, parameters: Vector) -> tuple[float, Vector]:
-        """Loss, summed in float64, and gradient."""
-        matrix = self.unpack(parameters)
+    def __call__(self, parameters: Vector, into: Vector) -> float:
+        """Loss, summed in float64; the gradient goes into the second array."""
+        matrix, gradient, loss = self.unpack(parameters), self.unpack(into), 0.0
         to_residuals = _binary_residuals if self.columns == 1 else _residuals
-        gradient, loss = np.empty_like(matrix), 0.0
         np.multiply(matrix[:-1], parameters.dtype.type(self._penalty), out=gradient[:-1])
         gradient[-1] = 0
         for start in range(0, len(self._y), ROWS):
@@ -108,10 +110,10 @@ class _Loss:
             scores = np.matmul(part, matrix[:-1], out=self._scores[: len(y)])
             scores += matrix[-1]
             loss += to_residuals(scores, y, self._share)
-            gradient[:-1] += part.T @ scores
+            gradient[:-1] += np.matmul(part.T, scores, out=self._part)
             gradient[-1] += scores.sum(axis=0)
         norm = float(np.vdot(matrix[:-1], matrix[:-1]))
-        return loss + self._penalty / 2 * norm, gradient.reshape(-1)
+        return loss + self._penalty / 2 * norm
 
 
 def _residuals(scores: Floats, y: Ints, share: Floats) -> float:

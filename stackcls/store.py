@@ -22,8 +22,7 @@ from stackcls.files import digest_file, replacing
 
 FORMAT, VERSION = "stackcls-features", 1
 USER_BLOCK = 512
-CHUNK_ROWS = 4096
-READ_ROWS = 512
+ROWS = 128  # at a time
 
 Features = NDArray[np.float32]
 RowChunks = Iterable[tuple[NDArray[np.int64], Features]]
@@ -114,24 +113,24 @@ class Store:
     def read_into(self, name: str, target: Features) -> None:
         """Read a whole matrix into `target`, float32 of shape (rows, width)."""
         dataset = self._file["features"][name]
-        for start in range(0, len(dataset), CHUNK_ROWS):
-            target[start : start + CHUNK_ROWS] = dataset[start : start + CHUNK_ROWS]
+        for start in range(0, len(dataset), ROWS):
+            target[start : start + ROWS] = dataset[start : start + ROWS]
 
     def read_rows(self, name: str, rows: NDArray[np.int64]) -> Features:
         """Read some rows of a matrix, which ascend, shape (rows, width); never holds them twice."""
         dataset = self._file["features"][name]
         found: Features = buffers.zeros((len(rows), dataset.shape[1]))
-        for start in range(0, len(dataset), READ_ROWS):
-            low, high = np.searchsorted(rows, (start, start + READ_ROWS))
+        for start in range(0, len(dataset), ROWS):
+            low, high = np.searchsorted(rows, (start, start + ROWS))
             if low < high:
-                found[low:high] = dataset[start : start + READ_ROWS][rows[low:high] - start]
+                found[low:high] = dataset[start : start + ROWS][rows[low:high] - start]
         return found
 
     def chunks(self, name: str) -> Iterator[tuple[int, Features]]:
         """Yield a matrix in order, as (first row, rows) with bounded memory."""
         dataset = self._file["features"][name]
-        for start in range(0, len(dataset), CHUNK_ROWS):
-            yield start, dataset[start : start + CHUNK_ROWS]
+        for start in range(0, len(dataset), ROWS):
+            yield start, dataset[start : start + ROWS]
 
 
 def write(
@@ -221,8 +220,8 @@ def _write_matrix(group: h5py.Group, name: str, n_rows: int, info: MatrixInfo, c
     if not (written == 1).all():
         raise StoreError(f"{name}: {int((written != 1).sum())} of {n_rows} rows were not given exactly once")
     state = hashlib.sha256()
-    for start in range(0, n_rows, CHUNK_ROWS):
-        state.update(dataset[start : start + CHUNK_ROWS].tobytes())
+    for start in range(0, n_rows, ROWS):
+        state.update(dataset[start : start + ROWS].tobytes())
     dataset.attrs["identity"] = info.identity.to_json()
     dataset.attrs["provenance"] = json.dumps(dict(info.provenance), sort_keys=True)
     dataset.attrs["sha256"] = state.hexdigest()

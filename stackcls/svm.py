@@ -9,11 +9,17 @@ large scale linear SVMs, Journal of Machine Learning Research 6, 2005).
 from typing import Any
 
 import numpy as np
+from joblib import delayed
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import brentq
 
+from stackcls import buffers
+from stackcls.parallel import in_parallel
+
 MAX_STEPS = 200
+ROWS = 512  # at a time, so that several machines fitted at a time take little memory
+LARGE = 2e7  # numbers in all machines' matrices from which threads pay
 LEAST_DESCENT = 1e-12  # of the loss along a step, in proportion to the loss
 
 Floats = NDArray[np.floating[Any]]
@@ -40,21 +46,21 @@ def fit(X: Floats, y: NDArray[np.integer[Any]], n_classes: int, C: float, class_
     ndarray of float64, shape (n_classes, n_features + 1), or (1, n_features + 1) for two classes
         Weights, the intercept last.
     """
-    wide = np.empty((len(X), X.shape[1] + 1))
+    wide = buffers.zeros((len(X), X.shape[1] + 1), np.float64)
     wide[:, :-1], wide[:, -1] = X, 1
     if n_classes == 2:
         costs = C * class_weights.astype(np.float64)[y]
         return _fit_one(wide, np.where(y == 1, 1.0, -1.0), costs, np.zeros(wide.shape[1]))[None]
-    truth = np.where(y[:, None] == np.arange(n_classes), 1.0, -1.0)
-    identity = np.eye(wide.shape[1])
-    if_all_were_inside = identity + 2 * C * (wide.T @ wide)
-    starts: Doubles = cho_solve(cho_factor(if_all_were_inside), 2 * C * (wide.T @ truth))
-    del truth
-    found = np.empty((n_classes, wide.shape[1]))
-    for label, weight in enumerate(class_weights):
-        own = y == label
-        found[label] = _fit_one(wide, np.where(own, 1.0, -1.0), np.where(own, C * weight, C), starts[:, label])
-    return found
+    ridge = cho_factor(np.eye(wide.shape[1]) + 2 * C * (wide.T @ wide))  # the curvature if all images were inside
+    jobs = -1 if wide.size * n_classes >= LARGE else 1
+    tasks = (delayed(_fit_label)(wide, y == label, C, weight, ridge) for label, weight in enumerate(class_weights))
+    return np.stack(list(in_parallel(tasks, jobs)))
+
+
+def _fit_label(X: Doubles, own: Mask, C: float, weight: float, ridge: tuple[Doubles, bool]) -> Doubles:
+    """Fit one class against the rest."""
+    truth = np.where(own, 1.0, -1.0)
+    return _fit_one(X, truth, np.where(own, C * weight, C), cho_solve(ridge, 2 * C * (X.T @ truth)))
 
 
 def _fit_one(X: Doubles, truth: Doubles, costs: Doubles, weights: Doubles) -> Doubles:
@@ -99,12 +105,14 @@ class _Curvature:
         if come.sum() + gone.sum() > inside.sum():  # fewer to begin anew with
             self._matrix = np.eye(len(self._matrix))
             come, gone = inside, np.zeros_like(inside)
-        self._matrix += self._products(come)
-        self._matrix -= self._products(gone)
+        self._add(come, 1.0)
+        self._add(gone, -1.0)
         self._inside = inside
         return self._matrix
 
-    def _products(self, rows: Mask) -> Doubles:
-        part = self._X[rows] * self._scales[rows, None]
-        products: Doubles = part.T @ part
-        return products
+    def _add(self, rows: Mask, factor: float) -> None:
+        indices = np.flatnonzero(rows)
+        for start in range(0, len(indices), ROWS):
+            some = indices[start : start + ROWS]
+            part = self._X[some] * self._scales[some, None]
+            self._matrix += factor * (part.T @ part)

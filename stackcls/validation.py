@@ -25,6 +25,8 @@ LARGE = 2e8  # multiplications of a pass over a matrix from which BLAS threads p
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 Advance = Callable[[int], None]
+Part = tuple[Ints, Ints]  # rows to fit on, rows held out
+BaseResult = tuple[FittedBase, Floats, Floats]  # and what the meta-classifier learns from, and of rows held out
 
 
 @dataclass(frozen=True)
@@ -73,109 +75,95 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
     folds = list(splitter.split(data.y, data.y, data.groups))
     check_folds(data, folds, settings)
     unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    found = _Found(data, _fold_of(folds))
     svms = len(folds) * len(data.names) if baseline else 0
     with listener.track("fit", (len(folds) + 1) * len(data.names) + svms, "fit") as advance:
-        bases = _fit_bases(unfitted, data, folds, advance)
+        parts = [*folds, (np.arange(len(data.y)), np.arange(0))]
+        bases = _fit_bases(unfitted, data, parts, advance)
+        for part in folds:
+            _fit_part(unfitted, data, part, bases, found)
+        model = _fit_part(unfitted, data, parts[-1], bases, found)
         baselines = _validate_baselines(settings.stack.class_weight, data, folds, advance) if baseline else None
-
-    ranking, decisions = bases.ranking, buffers.zeros((len(data.y), len(data.class_names)), np.float64)
-    metas = [delayed(_fit_meta)(unfitted, bases, number, data.y) for number in range(len(folds) + 1)]
-    *models, model = in_parallel(metas, 2 if _is_large(data) else -1)  # each takes memory
-    for (_, test), fitted in zip(folds, models, strict=True):
-        decisions[test] = fitted.meta_decisions(np.mean([ranking[name][test] for name in data.names], axis=0))
-    predictions = Predictions(data.y, _fold_of(folds), {**ranking, STACK: decisions})
+    decisions = found.predictions.ranking[STACK]
     model.set_params(temperature=fit_temperature(decisions, data.y))
-    shares = cross_calibrated(decisions, data.y, predictions.fold)
-    return Validated(model, predictions, shares, baselines, tuple(sorted(bases.unconverged)))
+    shares = cross_calibrated(decisions, data.y, found.predictions.fold)
+    return Validated(model, found.predictions, shares, baselines, tuple(sorted(found.unconverged)))
 
 
-@dataclass(frozen=True)
-class _Bases:
-    """The base learners of all folds and, last, of all rows.
+class _Found:
+    """What is kept of the folds: predictions of the images held out, and which backbones' fits did not converge."""
 
-    Attributes
-    ----------
-    rows : list of ndarray
-        What each part is fitted on.
-    fitted : list of FittedBase
-        On all rows, by backbone; of the folds' only the predictions are kept.
-    unconverged : set of str
-        Backbones of which a fit reached the limit of iterations.
-    average : list of ndarray, shape (rows of the part, classes)
-        What the meta-classifier of each part learns from.
-    ranking : dict of str to ndarray, shape (n, classes)
-        Out-of-fold probabilities of each backbone.
-    """
+    def __init__(self, data: TrainingSet, fold: Ints) -> None:
+        shape = (len(data.y), len(data.class_names))
+        ranking = {name: buffers.zeros(shape) for name in data.names}
+        self.predictions = Predictions(data.y, fold, {**ranking, STACK: buffers.zeros(shape)})
+        self.unconverged: set[str] = set()
 
-    rows: list[Ints]
-    fitted: list[FittedBase]
-    unconverged: set[str]
-    average: list[Floats]
-    ranking: dict[str, Floats]
+
+def _fit_part(
+    unfitted: stack.StackedClassifier, data: TrainingSet, part: Part, bases: Iterator[BaseResult], found: _Found
+) -> stack.StackedClassifier:
+    """Fit the stack on one part's rows, from the next base learners; predict the rows held out, if there are any."""
+    train, test = part
+    average, seen = (buffers.zeros((len(rows), len(data.class_names))) for rows in part)
+    fitted = []
+    for name in data.names:
+        base, shares, held_out = next(bases)
+        shares /= len(data.names)
+        average += shares
+        found.predictions.ranking[name][test] = held_out
+        seen += held_out
+        fitted.append(base)
+        if not base.converged:
+            found.unconverged.add(name)
+    model = stack.unfitted_like(unfitted).fit_meta(average, data.y[train]).take_bases(fitted)
+    if test.size:
+        seen /= len(data.names)
+        found.predictions.ranking[STACK][test] = model.meta_decisions(seen)
+    return model
 
 
 def _fit_bases(
-    unfitted: stack.StackedClassifier, data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], advance: Advance
-) -> _Bases:
-    """Fit backbone after backbone, and keep probabilities only: of large matrices one is in memory at a time."""
-    size, n_classes = len(data.y), len(data.class_names)
-    parts = [*folds, (np.arange(size), np.arange(0))]
-    tasks = [(number, part) for number in range(len(data.names)) for part in range(len(parts))]
-    found = _Bases(
-        [train for train, _ in parts],
-        [],
-        set(),
-        [buffers.zeros((len(train), n_classes)) for train, _ in parts],
-        {name: buffers.zeros((size, n_classes)) for name in data.names},
-    )
+    unfitted: stack.StackedClassifier, data: TrainingSet, parts: Sequence[Part], advance: Advance
+) -> Iterator[BaseResult]:
+    """Fit the base learners of part after part; of large matrices one is in memory at a time."""
+    tasks = [(number, *part) for part in parts for number in range(len(data.names))]
     if _is_large(data):
-        results = in_parallel(_large_jobs(unfitted, data, parts), 1, cpu_count())
+        means = [_Mean() for _ in data.names]
+        jobs = (delayed(means[task[0]].fit)(unfitted, data, *task) for task in tasks)
+        results = in_parallel(jobs, 1, cpu_count())
     else:
-        results = in_parallel((delayed(_fit_base)(unfitted, data, number, *parts[part]) for number, part in tasks), -1)
-    for (number, part), (base, shares, held_out) in zip(tasks, results, strict=True):
-        if part == len(folds):
-            found.fitted.append(base)
-        if not base.converged:
-            found.unconverged.add(data.names[number])
-        shares /= len(data.names)
-        found.average[part][:] += shares
-        found.ranking[data.names[number]][parts[part][1]] = held_out
+        results = in_parallel((delayed(_fit_base)(unfitted, data, *task) for task in tasks), -1)
+    for result in results:
         advance(1)
-    return found
-
-
-def _large_jobs(
-    unfitted: stack.StackedClassifier, data: TrainingSet, parts: Sequence[tuple[Ints, Ints]]
-) -> Iterator[Any]:
-    """Fit all rows from the mean of the folds' coefficients, which leaves few iterations.
-
-    That model may know all labels; the folds' models, which are scored, all begin at zero.
-    """
-    for number in range(len(data.names)):
-        mean = _Mean()
-        for train, test in parts[:-1]:
-            yield delayed(mean.fit)(unfitted, data, number, train, test)
-        yield delayed(mean.fit)(unfitted, data, number, *parts[-1])
+        yield result
 
 
 class _Mean:
-    """Fits the folds of one backbone from zero, and then all rows from the mean of what was found."""
+    """Fits the folds of one backbone from zero, and then all rows from the mean of what was found.
+
+    That leaves few iterations. This last model may know all labels; the folds' models are scored, and know their own.
+    """
 
     def __init__(self) -> None:
-        self._found: list[Coefficients] = []
+        self._sums: tuple[Floats, Floats] | None = None
+        self._count = 0
 
     def fit(
         self, unfitted: stack.StackedClassifier, data: TrainingSet, number: int, train: Ints, test: Ints
-    ) -> tuple[FittedBase, Floats, Floats]:
+    ) -> BaseResult:
+        """Fit one part, the last of which holds out nothing."""
         start = None
-        if not test.size:
-            coef = np.mean([one.coef for one in self._found], axis=0)
-            start = Coefficients(coef, np.mean([one.intercept for one in self._found], axis=0), 0, True)
-            self._found.clear()
-        results = _fit_base(unfitted, data, number, train, test, start)
-        fitted = results[0].estimator
-        self._found.append(Coefficients(fitted.coef_, fitted.intercept_, 0, True))
-        return results
+        if not test.size and self._sums is not None:
+            coef, intercept = (total / self._count for total in self._sums)
+            start, self._sums = Coefficients(coef, intercept, 0, True), None
+        buffers.give_back()
+        result = _fit_base(unfitted, data, number, train, test, start)
+        if test.size:
+            coef, intercept = result[0].estimator.coef_, result[0].estimator.intercept_
+            self._sums = (coef, intercept) if self._sums is None else (self._sums[0] + coef, self._sums[1] + intercept)
+            self._count += 1
+        return result
 
 
 def _is_large(data: TrainingSet) -> bool:
@@ -190,18 +178,13 @@ def _fit_base(
     train: Ints,
     test: Ints,
     start: Coefficients | None = None,
-) -> tuple[FittedBase, Floats, Floats]:
+) -> BaseResult:
     """Fit one base learner; also return what the meta-classifier learns from, and the probabilities of other rows."""
     groups = None if data.groups is None else data.groups[train]
     base, shares = unfitted.fit_base(data.block(number, train), data.y[train], groups, start)
     if not test.size:
         return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
     return base, shares, base.predict_proba(data.block(number, test))
-
-
-def _fit_meta(unfitted: stack.StackedClassifier, bases: _Bases, part: int, y: Ints) -> stack.StackedClassifier:
-    model = stack.unfitted_like(unfitted).fit_meta(bases.average[part], y[bases.rows[part]])
-    return model.take_bases(bases.fitted) if part == len(bases.rows) - 1 else model
 
 
 def _fold_of(folds: Sequence[tuple[Ints, Ints]]) -> Ints:

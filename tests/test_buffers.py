@@ -20,6 +20,16 @@ def test_they_are_zero_and_writable(shape, dtype):
     assert array.all()
 
 
+def test_what_the_c_library_keeps_goes_back(monkeypatch):
+    trimmed = []
+    library = type("Library", (), {"malloc_trim": staticmethod(trimmed.append)})
+    monkeypatch.setattr(buffers.ctypes, "CDLL", lambda name: library)
+    buffers.give_back()
+    assert trimmed == [0]
+    monkeypatch.setattr(buffers.ctypes, "CDLL", lambda name: object())  # not glibc
+    buffers.give_back()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems count resident memory otherwise")
 def test_their_memory_goes_back_at_once():
     process, held = psutil.Process(), []

@@ -69,6 +69,11 @@ def test_it_goes_scikit_learn_s_way_and_stops_where_that_stops(n_rows, width, n_
     np.testing.assert_allclose(found.intercept, expected.intercept_, rtol=1e-5, atol=1e-8)
 
 
+def evaluate(loss, at):
+    gradient = np.full_like(at, np.nan)
+    return loss(at, gradient), gradient
+
+
 @cases
 @weights
 @types
@@ -78,7 +83,7 @@ def test_the_gradient_is_the_loss_s(n_rows, width, n_classes, balanced, dtype):
     loss = logistic._Loss(X, y, n_classes, 0.7, class_weights(y) if balanced else None)
     rng = np.random.default_rng(1)
     at = rng.normal(0, 0.3, (width + 1) * loss.columns).astype(dtype)
-    value, gradient = loss(at)
+    value, gradient = evaluate(loss, at)
     assert gradient.dtype == dtype
 
     def defined(parameters):
@@ -102,7 +107,7 @@ def test_large_scores_do_not_overflow():
     X, y = make_features(60, 10, 3, np.float32)
     for n_classes, labels in ((3, y), (2, np.minimum(y, 1))):
         loss = logistic._Loss(X * 1e4, labels, n_classes, 1.0, None)
-        value, gradient = loss(np.ones(11 * loss.columns, np.float32) * np.arange(11 * loss.columns, dtype=np.float32))
+        value, gradient = evaluate(loss, np.arange(11 * loss.columns, dtype=np.float32))
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
 
@@ -136,7 +141,11 @@ def test_the_descent_visits_what_scipy_visits(function, start):
     def watched(who):
         return lambda x: visited[who].append(x.copy()) or function(x)
 
-    found = descent.minimise(watched("ours"), np.array(start), 1e-5, 200)
+    def writing(x, gradient):
+        value, gradient[:] = watched("ours")(x)
+        return value
+
+    found = descent.minimise(writing, np.array(start), 1e-5, 200)
     options = {"gtol": 1e-5, "ftol": descent.LEAST_GAIN, "maxls": 50, "maxcor": 10}
     expected = minimize(watched("scipy"), start, jac=True, method="L-BFGS-B", options=options)
     both = min(len(visited["ours"]), len(visited["scipy"]), 20)

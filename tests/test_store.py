@@ -53,7 +53,7 @@ def written(tmp_path):
 
 @pytest.mark.parametrize("rows", [[], [0], [4], [1, 2, 4], [0, 1, 2, 3, 4]])
 def test_some_rows_are_read(written, monkeypatch, rows):
-    monkeypatch.setattr(store, "READ_ROWS", 2)
+    monkeypatch.setattr(store, "ROWS", 2)
     with Store(written) as opened:
         found = opened.read_rows("one", np.array(rows, dtype=np.int64))
     assert found.dtype == np.float32
@@ -235,7 +235,7 @@ def test_no_group_no_rejected_image_and_no_matrix_is_fine(tmp_path):
 
 
 def test_many_rows_are_read_in_bounded_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(store, "ROWS", 2)
     with Store(write(tmp_path / "f.h5")) as opened:
         assert [(start, len(part)) for start, part in opened.chunks("one")] == [(0, 2), (2, 2), (4, 1)]
         found = np.empty_like(FEATURES["one"])

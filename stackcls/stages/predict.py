@@ -15,7 +15,7 @@ from stackcls.errors import SourceError, SourceMissing
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
 from stackcls.report import text
-from stackcls.store import CHUNK_ROWS, Store
+from stackcls.store import ROWS, Store
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def _predict_store(fitted: StackModel, path: Path, top: int) -> Iterator[Row]:
         }
         for name, matrix in matrices.items():
             store.read_into(name, matrix)
-        for start in range(0, len(store.table.paths), CHUNK_ROWS):
-            part = {name: matrix[start : start + CHUNK_ROWS] for name, matrix in matrices.items()}
+        for start in range(0, len(store.table.paths), ROWS):
+            part = {name: matrix[start : start + ROWS] for name, matrix in matrices.items()}
             shares = fitted.predict_proba_features(part)
             for name, row in zip(store.table.paths[start:], shares, strict=False):
                 yield _row(fitted, name, row, top)
