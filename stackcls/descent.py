@@ -67,8 +67,8 @@ def minimise(objective: Objective, start: Vector, tolerance: float, max_iteratio
         if not gone and memory.count:
             memory.clear()
             gone = _step(point, memory)
-        if not gone:  # rounding leaves nothing to gain
-            return Minimum(point.x, iteration, True)
+        if not gone:  # rounding leaves nothing to gain, unless the loss is not a number
+            return Minimum(point.x, iteration, bool(np.isfinite(point.value)))
         if before - point.value <= LEAST_GAIN * max(abs(before), abs(point.value), 1):
             return Minimum(point.x, iteration + 1, True)
     return Minimum(point.x, max_iterations, bool(np.abs(point.gradient).max() <= tolerance))

@@ -151,3 +151,11 @@ def test_the_descent_visits_what_scipy_visits(function, start):
     both = min(len(visited["ours"]), len(visited["scipy"]), 20)
     np.testing.assert_allclose(visited["ours"][:both], visited["scipy"][:both], rtol=1e-4, atol=1e-6)
     assert function(found.x)[0] == pytest.approx(expected.fun, rel=1e-6, abs=1e-8)
+
+
+def test_a_loss_that_is_no_number_is_not_converged():
+    def broken(x, gradient):
+        gradient[:] = 1.0
+        return float("nan")
+
+    assert not descent.minimise(broken, np.zeros(3), 1e-5, 10).converged
