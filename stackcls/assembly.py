@@ -33,10 +33,10 @@ class Assembly:
         """Description of a matrix; where parts were made by different versions, the newest is named first."""
         made: list[Mapping[str, Any]] = []
         width = 0
-        for block in self.folder.read():
-            if identity.digest in block.features:
-                made.insert(0, block.provenance[identity.digest])
-                width = block.features[identity.digest].shape[1]
+        for block in self.folder.read(identity.digest):
+            made.append(block.provenance[identity.digest])
+            width = block.features[identity.digest].shape[1]
+        made.reverse()
         if (stored := self._stored(identity.digest)) and self.old:
             before = dict(self.old.matrices[stored].provenance)
             made += [before, *before.pop("earlier", [])]
@@ -59,9 +59,8 @@ class Assembly:
         if (stored := self._stored(digest)) and self.old:
             for start, features in self.old.chunks(stored):
                 yield self.old.table.sha256[start : start + len(features)], features
-        for block in self.folder.read():
-            if digest in block.features:
-                yield block.sha256, block.features[digest]
+        for block in self.folder.read(digest):
+            yield block.sha256, block.features[digest]
 
     def _stored(self, digest: str) -> str | None:
         found = self.old.matrices.items() if self.old else ()

@@ -34,6 +34,21 @@ def finished(located: Sequence[Located], old: Store | None, folder: BlockFolder)
     return done
 
 
+def reject_unreadable(listing: Listing, located: Sequence[Located], done: Mapping[str, set[str]]) -> None:
+    """Reject missing images from the first one on until one can be decoded.
+
+    Where only such are missing as were rejected before, nothing is left to do, and no network need be built.
+    """
+    bad: dict[str, str] = {}
+    for inputs in _group_work(listing, located, done).values():
+        for item in inputs:
+            error = extraction.why_unreadable(item)
+            if error is None:
+                break
+            bad[item.sha256 or ""] = error.reason
+    listing.reject(bad)
+
+
 def compute(
     listing: Listing,
     located: Sequence[Located],

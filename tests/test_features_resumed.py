@@ -143,7 +143,7 @@ def test_a_store_that_cannot_be_written_keeps_the_blocks(settings, fake_engine, 
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("stackcls.store.write", refuse)
+        patched.setattr("stackcls.storewriter.write", refuse)
         with pytest.raises(OSError, match="disk full"):
             features.run(settings)
     assert features.run(settings).computed == {"one": 0, "two": 0}
