@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -102,10 +103,5 @@ class BlockFolder:
             return None
 
     def clear(self) -> None:
-        """Remove all blocks and what a killed writer left behind."""
-        if not self.folder.is_dir():
-            return
-        for pattern in ("*.npz", "*.basis", ".*.tmp"):
-            for path in self.folder.glob(pattern):
-                path.unlink(missing_ok=True)
-        self.folder.rmdir()
+        """Remove all blocks and what a killed writer left behind; what cannot be removed now is by the next run."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -256,11 +256,20 @@ def test_another_identity_is_refused_by_the_command(stackcls, settings, fake_eng
 
 
 def test_an_interrupted_command_exits_with_130(stackcls, settings, fake_engine, tmp_path, monkeypatch):
-    engine = Stopping(fake_engine, 3, KeyboardInterrupt())
-    monkeypatch.setattr("stackcls.engines.choose", lambda *_: Choice(engine, ""))
-    status, out, err = stackcls("features", "-c", config_file(settings, tmp_path))
-    assert (status, out) == (130, "")
-    assert err.endswith("interrupted; what `features` has finished is kept, and goes on with the same command\n")
+    for batches, kept in (
+        (0, ""),
+        (
+            3,
+            f"; what was finished is kept (1 blocks of up to {PER_BLOCK} images in {settings.files.blocks}), "
+            "and the same command goes on from there",
+        ),
+    ):
+        engine = Stopping(fake_engine, batches, KeyboardInterrupt())
+        monkeypatch.setattr("stackcls.engines.choose", lambda *_, engine=engine: Choice(engine, ""))
+        status, out, err = stackcls("features", "-c", config_file(settings, tmp_path))
+        assert (status, out) == (130, "")
+        assert err.endswith(f"\ninterrupted{kept}\n")
+        assert not (settings.artifacts / ".lock").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(stackcls, settings, fake_engine, tmp_path):
