@@ -138,12 +138,13 @@ def _group_work(
     """Images by the backbones that they still need; images of equal content are computed once."""
     work: dict[tuple[str, ...], list[ImageInput]] = {}
     seen: set[str] = set()
+    there = {item.backbone.name: done[item.identity.digest] for item in located}
     for entry in listing.source.entries:
         digest = listing.sha256.get(entry.path)
         if digest is None or digest in seen:
             continue
         seen.add(digest)
-        names = tuple(item.backbone.name for item in located if digest not in done[item.identity.digest])
+        names = tuple(name for name, digests in there.items() if digest not in digests)
         if names:
             work.setdefault(names, []).append(ImageInput(entry.path, listing.source.locate(entry), digest))
     return work

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,13 @@ def _write_matrix(group: h5py.Group, name: str, n_rows: int, info: MatrixInfo, c
     written = np.zeros(n_rows, dtype=np.int64)
     for rows, features in chunks:
         order = np.argsort(rows, kind="stable")
-        for run in np.split(order, np.flatnonzero(np.diff(rows[order]) != 1) + 1):
-            if run.size:
-                dataset[rows[run[0]] : rows[run[-1]] + 1] = features[run]
+        ordered, space = features[order], dataset.id.get_space()
+        starts = np.flatnonzero(np.diff(rows[order], prepend=-2) != 1)
+        for start, end in pairwise([*starts.tolist(), len(order)]):
+            # As `dataset[a:b] = ...` does, at a tenth of the time: rows of repeated content lie far apart.
+            shape = (end - start, info.width)
+            space.select_hyperslab((int(rows[order[start]]), 0), shape)
+            dataset.id.write(h5py.h5s.create_simple(shape), space, ordered[start:end])
         np.add.at(written, rows, 1)
     if not (written == 1).all():
         raise StoreError(f"{name}: {int((written != 1).sum())} of {n_rows} rows were not given exactly once")
