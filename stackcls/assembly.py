@@ -10,6 +10,8 @@ from stackcls.backbones import Identity
 from stackcls.blocks import BlockFolder
 from stackcls.store import ImageTable, MatrixInfo, Store
 
+ROWS_AT_ONCE = 4096
+
 
 class Assembly:
     """Finds the features of each row, in the old store first, then in the blocks.
@@ -53,7 +55,9 @@ class Assembly:
                 rows, places = np.array(pairs, dtype=np.int64).T
                 first = np.unique(rows, return_index=True)[1]
                 todo[rows] = False
-                yield rows[first], features[places[first]]
+                for start in range(0, len(first), ROWS_AT_ONCE):  # one image may have very many rows
+                    some = first[start : start + ROWS_AT_ONCE]
+                    yield rows[some], features[places[some]]
 
     def _pieces(self, digest: str) -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
         if (stored := self._stored(digest)) and self.old:

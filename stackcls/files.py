@@ -102,7 +102,8 @@ def explained(target: Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove half-written files in a folder whose writers are gone."""
     for path in folder.glob(".*.tmp"):
-        if (found := re.fullmatch(r"\..+\.([^.]+)\.tmp", path.name)) and processes.is_left_behind(path, found[1]):
+        found = re.fullmatch(rf"\..+\.({processes.MARK})\.tmp", path.name)
+        if found and processes.is_left_behind(path, found[1]):
             _remove(path)
 
 

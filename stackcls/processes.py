@@ -12,6 +12,7 @@ import psutil
 
 # When a process began is told in ticks since the machine was booted, and its clock may be set meanwhile.
 CLOCKS_AGREE = 2.0
+MARK = r"([0-9a-f]{12})-(\d+)-(\d+)"
 ABANDONED = 24 * 3600  # seconds after which a file of another machine's process is taken for left behind
 
 
@@ -65,7 +66,7 @@ def is_left_behind(path: Path, written_by: str) -> bool:
     written_by : str
         The process, as its `mark` says.
     """
-    parts = re.fullmatch(r"(\w+)-(\d+)-(\d+)", written_by)
+    parts = re.fullmatch(MARK, written_by)
     gone = is_gone(parts[1], int(parts[2]), float(parts[3])) if parts else None
     if gone is not None:
         return gone

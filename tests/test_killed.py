@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from stackcls.stages import features, fit
 from tests.conftest import write_photos
+from tests.test_features_resumed import config_file
 from tools import kill_features
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -21,6 +23,44 @@ def test_thirty_kills_at_random_moments(tmp_path):
     assert seen.problems == []
     assert seen.kills.total() == 30
     assert set(seen.kills) == set("pcwr")  # while planning, computing, writing the store, removing blocks
+
+
+KILLED_BETWEEN_RENAMES = """
+import os, signal, sys
+from stackcls import cli
+left, replace = int(sys.argv[1]), os.replace
+def replacing(old, new):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    replace(old, new)
+os.replace = replacing
+cli.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_a_fit_killed_between_two_renames_is_found_out(settings, fake_engine, stackcls, tmp_path):
+    features.run(settings)
+    fit.run(settings)
+    file = config_file(settings, tmp_path)
+    old = {path.name: path.read_bytes() for path in settings.artifacts.iterdir()}
+    for renames in range(len(old) - 1):  # the feature file stays
+        for name, content in old.items():
+            (settings.artifacts / name).write_bytes(content)
+        command = [sys.executable, "-c", KILLED_BETWEEN_RENAMES, str(renames), "fit", "-c", str(file), "--seed", "7"]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+        status, _, err = stackcls("predict", settings.images / "red/00.png", "-c", file)
+        if renames:
+            assert status == 1
+            assert "not the file that model.json describes, or damaged; run `stackcls fit` again" in err
+        else:
+            assert status == 0
+            assert all((settings.artifacts / name).read_bytes() == content for name, content in old.items())
+        assert stackcls("fit", "-c", file, "--seed", "7")[0] == 0
+        assert stackcls("predict", settings.images / "red/00.png", "-c", file)[0] == 0
+        assert {path.name for path in settings.artifacts.iterdir()} == set(old)
 
 
 ENDED_BY_A_SIGNAL = """

@@ -14,6 +14,7 @@ import pytest
 from stackcls import files, locks, processes
 from stackcls.errors import ArtifactsInUse, ConfigError, ModelMissing
 from stackcls.stages import features, fit, predict
+from stackcls.store import Store
 from tests.test_features_resumed import config_file
 
 OTHER_MACHINE = "0123456789ab"
@@ -258,11 +259,12 @@ def test_what_dead_writers_left_is_removed_and_of_the_living_nothing(settings, f
     dead = f"{processes.this_machine()}-{dead_process['pid']}-{dead_process['started']:.0f}"
     elsewhere = f"{OTHER_MACHINE}-{dead_process['pid']}-7"
     old = settings.artifacts / f".old.json.{elsewhere}.tmp"
-    kept = [f".x.json.{processes.mark()}.tmp", f".y.json.{elsewhere}.tmp", ".mine.tmp", "notes.txt"]
+    kept = [f".x.json.{processes.mark()}.tmp", f".y.json.{elsewhere}.tmp", ".mine.tmp", ".a.b.tmp", "notes.txt"]
     gone = [f".features.h5.{dead}.tmp", f".model.joblib.{dead}.tmp", f".lock.f00.{dead}.tmp", old.name]
     for name in kept + gone:
         (settings.artifacts / name).write_bytes(b"half")
-    os.utime(old, (1, 1))
+    for path in (old, settings.artifacts / ".a.b.tmp"):
+        os.utime(path, (1, 1))
     features.run(settings)
     assert names(settings.artifacts) == sorted([*kept, "features.h5"])
 
@@ -273,6 +275,16 @@ def test_temporary_names_tell_their_writer(tmp_path):
         assert temporary.name == f".x.json.{processes.mark()}.tmp"
         assert not processes.is_left_behind(temporary, processes.mark())
     assert not processes.is_left_behind(Path("not there"), "someone")
+
+
+def test_hdf5_s_own_locks_are_not_used(settings, fake_engine):
+    """Where they do not work, as on many network file systems, they must not be asked for."""
+    fcntl = pytest.importorskip("fcntl")
+    features.run(settings)
+    with open(settings.files.features, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with Store(settings.files.features) as store:
+            assert len(store.table.paths) == 27
 
 
 def test_predict_needs_no_lock_and_no_folder(tmp_path):

@@ -141,6 +141,8 @@ def _run(
             return _result(target, listing, missing, reused, start, written=False)
         with _telling_what_is_kept(folder):
             computation.compute(listing, located, finished, settings.features, folder, listener)
+            readable = set(listing.sha256.values())  # fewer, where some could not be decoded
+            missing = {item.backbone.name: len(readable - finished[item.identity.digest]) for item in located}
             lock.verify()
             written = _write_store(target, listing, located, old, folder, settings, listener)
     finally:
