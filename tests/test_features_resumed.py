@@ -7,9 +7,9 @@ from PIL import Image
 
 from stackcls.blocks import BlockFolder
 from stackcls.engines import Choice
+from stackcls.errors import EngineError
 from stackcls.stages import features
 from stackcls.store import Store
-from stackcls.weightfiles import Download
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
 
 PER_BLOCK = 16  # images; in use it is more
@@ -59,6 +59,14 @@ def stop_after(monkeypatch, fake_engine):
     return run
 
 
+ENDS = [
+    MemoryError("out of memory"),
+    KeyboardInterrupt("out of memory"),
+    RuntimeError("an engine: out of memory"),
+    EngineError("out of memory"),
+]
+
+
 def stored_blocks(settings):
     return [block.sha256 for block in BlockFolder(settings.files.blocks).read()]
 
@@ -71,7 +79,7 @@ def assert_finished(settings, tmp_path):
     assert [path.name for path in settings.artifacts.iterdir()] == ["features.h5"]
 
 
-@pytest.mark.parametrize("error", [MemoryError("out of memory"), KeyboardInterrupt("out of memory")])
+@pytest.mark.parametrize("error", ENDS)
 def test_an_interrupted_run_goes_on_from_its_blocks(settings, fake_engine, stop_after, tmp_path, error):
     stop_after(settings, 11, error)  # in the sixth of seven batches of two backbones
     assert not settings.files.features.exists()
@@ -285,14 +293,3 @@ def test_too_few_classes_are_said_at_once(stackcls, settings, fake_engine, tmp_p
     err = stackcls("features", "-c", config_file(settings, tmp_path), "--images", settings.images / "red")[2]
     assert "warning: no labels in" in err
     assert "`fit` needs at least two classes" in err
-
-
-def test_a_dry_run_counts_a_configured_backbone_whose_weights_went(settings, fake_engine, monkeypatch):
-    """Its matrix is configured still, and must not be taken for one that new images would leave behind."""
-    features.run(settings)
-    write_photo(settings.images / "red/new.png", (190, 70, 60), 77)
-    download = Download("two.h5", "http://example.invalid/two.h5", "")
-    monkeypatch.setattr(
-        "stackcls.loading.absent", lambda known: {item.name: download for item in known if item.name == "two"}
-    )
-    assert features.run(settings, dry_run=True).computed == {"one": 1, "two": 28}

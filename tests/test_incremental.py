@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from stackcls.stages import features
+from stackcls.weightfiles import Download
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
 from tests.test_features import add, assert_as_from_scratch, change, read, relabel, remove, rename
 
@@ -95,3 +96,14 @@ def test_bad_images_among_new_ones_count_as_rejected_alone(settings, fake_engine
     assert fake_engine.computed == {"one": 31, "two": 31}
     assert len(read(settings.files.features)[0].rejected) == 4
     assert_as_from_scratch(settings, tmp_path)
+
+
+def test_a_dry_run_counts_a_configured_backbone_whose_weights_went(settings, fake_engine, monkeypatch):
+    """Its matrix is configured still, and must not be taken for one that new images would leave behind."""
+    features.run(settings)
+    write_photo(settings.images / "red/new.png", (190, 70, 60), 77)
+    download = Download("two.h5", "http://example.invalid/two.h5", "")
+    monkeypatch.setattr(
+        "stackcls.loading.absent", lambda known: {item.name: download for item in known if item.name == "two"}
+    )
+    assert features.run(settings, dry_run=True).computed == {"one": 1, "two": 28}

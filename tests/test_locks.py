@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from stackcls import files, locks, processes
-from stackcls.errors import ArtifactsInUse, ConfigError, ModelMissing
-from stackcls.stages import features, fit, predict
+from stackcls import files, locks, processes, weightfiles
+from stackcls.errors import ArtifactsInUse, ConfigError, WeightsError
+from stackcls.stages import features, fit
 from stackcls.store import Store
 from tests.test_features_resumed import config_file
 
@@ -269,6 +269,17 @@ def test_what_dead_writers_left_is_removed_and_of_the_living_nothing(settings, f
     assert names(settings.artifacts) == sorted([*kept, "features.h5"])
 
 
+def test_a_download_removes_what_a_killed_one_left(tmp_path, dead_process, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    dead = f"{processes.this_machine()}-{dead_process['pid']}-{dead_process['started']:.0f}"
+    (tmp_path / "models").mkdir()
+    (tmp_path / f"models/.w.h5.{dead}.tmp").write_bytes(b"half")
+    (tmp_path / f"models/.v.h5.{processes.mark()}.tmp").write_bytes(b"half")
+    with pytest.raises(WeightsError, match="cannot be reached"):
+        weightfiles.fetch(weightfiles.Download("w.h5", "", ""), "http://127.0.0.1:9", 1, lambda *_: lambda _: None)
+    assert names(tmp_path / "models") == [f".v.h5.{processes.mark()}.tmp"]
+
+
 def test_temporary_names_tell_their_writer(tmp_path):
     with files.replacing(tmp_path / "x.json") as temporary:
         temporary.write_bytes(b"")
@@ -285,9 +296,3 @@ def test_hdf5_s_own_locks_are_not_used(settings, fake_engine):
         fcntl.flock(file, fcntl.LOCK_EX)
         with Store(settings.files.features) as store:
             assert len(store.table.paths) == 27
-
-
-def test_predict_needs_no_lock_and_no_folder(tmp_path):
-    with pytest.raises(ModelMissing, match="no such file"):
-        list(predict.run([str(tmp_path)], tmp_path / "none/model.joblib"))
-    assert names(tmp_path) == []
