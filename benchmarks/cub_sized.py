@@ -86,7 +86,7 @@ def matrices(n_images: int = N_IMAGES, n_classes: int = N_CLASSES, seed: int = 0
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
     """Write the script's input, a folder of empty images and an npz file, and stackcls's, a store."""
-    from stackcls import backbones, store
+    from stackcls import backbones, store, storewriter
     from stackcls.settings import Settings
 
     classes = [f"{number:03d}" for number in range(N_CLASSES)]
@@ -114,7 +114,7 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
         infos[backbone.name] = store.MatrixInfo(identity, {"configured": backbone.to_dict()}, WIDTHS[backbone.name])
     chunks = {name: [(np.arange(count), matrix)] for name, matrix in features.items()}
     (folder / "artifacts").mkdir(exist_ok=True)
-    store.write(folder / "artifacts" / "features.h5", table, infos, chunks, {})
+    storewriter.write(folder / "artifacts" / "features.h5", table, infos, chunks, {})
     return folder / "images", folder / "features.npz"
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from stackcls.errors import (
+    ArtifactsInUse,
     ConfigError,
     EngineError,
     IdentityMismatch,
@@ -25,6 +26,7 @@ from stackcls.errors import (
     TrainingError,
     UnreadableImage,
     WeightsError,
+    WriteError,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "ArtifactsInUse",
     "ConfigError",
     "EngineError",
     "IdentityMismatch",
@@ -70,6 +73,7 @@ __all__ = [
     "TrainingError",
     "UnreadableImage",
     "WeightsError",
+    "WriteError",
     "__version__",
     "extract",
     "fit",

@@ -10,6 +10,8 @@ from stackcls.backbones import Identity
 from stackcls.blocks import BlockFolder
 from stackcls.store import ImageTable, MatrixInfo, Store
 
+ROWS_AT_ONCE = 4096
+
 
 class Assembly:
     """Finds the features of each row, in the old store first, then in the blocks.
@@ -33,10 +35,10 @@ class Assembly:
         """Description of a matrix; where parts were made by different versions, the newest is named first."""
         made: list[Mapping[str, Any]] = []
         width = 0
-        for block in self.folder.read():
-            if identity.digest in block.features:
-                made.insert(0, block.provenance[identity.digest])
-                width = block.features[identity.digest].shape[1]
+        for block in self.folder.read(identity.digest):
+            made.append(block.provenance[identity.digest])
+            width = block.features[identity.digest].shape[1]
+        made.reverse()
         if (stored := self._stored(identity.digest)) and self.old:
             before = dict(self.old.matrices[stored].provenance)
             made += [before, *before.pop("earlier", [])]
@@ -53,15 +55,16 @@ class Assembly:
                 rows, places = np.array(pairs, dtype=np.int64).T
                 first = np.unique(rows, return_index=True)[1]
                 todo[rows] = False
-                yield rows[first], features[places[first]]
+                for start in range(0, len(first), ROWS_AT_ONCE):  # one image may have very many rows
+                    some = first[start : start + ROWS_AT_ONCE]
+                    yield rows[some], features[places[some]]
 
     def _pieces(self, digest: str) -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
         if (stored := self._stored(digest)) and self.old:
             for start, features in self.old.chunks(stored):
                 yield self.old.table.sha256[start : start + len(features)], features
-        for block in self.folder.read():
-            if digest in block.features:
-                yield block.sha256, block.features[digest]
+        for block in self.folder.read(digest):
+            yield block.sha256, block.features[digest]
 
     def _stored(self, digest: str) -> str | None:
         found = self.old.matrices.items() if self.old else ()

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -58,16 +59,31 @@ class BlockFolder:
         with replacing(self.folder / f"{name}.npz") as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
-    def read(self) -> Iterator[Block]:
-        """Yield every block that is whole (the archive's checksums hold); remove what is not."""
-        for path in sorted(self.folder.glob("*.npz")):
+    def read(self, only: str | None = None) -> Iterator[Block]:
+        """Yield every block that is whole (the archive's checksums hold).
+
+        Parameters
+        ----------
+        only : str, optional
+            Read the features of this identity alone, and pass over blocks that have none.
+        """
+        for path in self._files():
             try:
                 with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
                     meta = json.loads(archive["meta"].tobytes())
-                    features = {key: archive[key] for key in archive.files if key != "meta"}
-                yield Block(tuple(meta["sha256"]), features, meta["provenance"])
+                    wanted = set(archive.files) & ({only} if only else set(meta["provenance"]))
+                    block = Block(tuple(meta["sha256"]), {key: archive[key] for key in wanted}, meta["provenance"])
             except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
-                path.unlink(missing_ok=True)
+                continue  # what it held is computed again
+            if wanted:
+                yield block
+
+    def __len__(self) -> int:
+        """Return the number of blocks, whole or not."""
+        return len(self._files())
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.npz"))
 
     def keep_basis(self, key: str, basis: Basis) -> None:
         """Write down a basis fitted by this run, so that a run that goes on from its blocks uses the same."""
@@ -87,10 +103,5 @@ class BlockFolder:
             return None
 
     def clear(self) -> None:
-        """Remove all blocks and what a killed writer left behind."""
-        if not self.folder.is_dir():
-            return
-        for pattern in ("*.npz", "*.basis", ".*.tmp"):
-            for path in self.folder.glob(pattern):
-                path.unlink(missing_ok=True)
-        self.folder.rmdir()
+        """Remove all blocks and what a killed writer left behind; what cannot be removed now is by the next run."""
+        shutil.rmtree(self.folder, ignore_errors=True)

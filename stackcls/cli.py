@@ -1,24 +1,19 @@
-"""The command line: the only place that prints, exits, or turns an error into a message."""
+"""The command line: with `console` and `exits`, all that prints, exits, or turns an error into a message."""
 
 import io
 import json
-import os
 import sys
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from stackcls import __version__
-from stackcls.errors import ConfigError, StackclsError
+from stackcls import __version__, exits
+from stackcls.exits import DONE, FAILED
 
 if TYPE_CHECKING:
     from stackcls.settings import Settings
-
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 Command = Callable[..., Any]
 
@@ -254,29 +249,5 @@ def _settings(config: Path | None, overrides: tuple[str, ...], **options: str | 
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
-    # Pillow remarks on odd metadata of single files; what matters to the user is whether the pixels could be read.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A file name that the terminal's encoding cannot write must not end a run; in JSON, \udcff stays valid.
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        status = cli.main([item for item in arguments if item != "--debug"], "stackcls", standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else DONE)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; what `features` has finished is kept, and goes on with the same command", err=True)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
-    except (StackclsError, OSError, MemoryError) as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"error: {error or type(error).__name__}", err=True)
-        sys.exit(WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
+    """Run one command and exit."""
+    sys.exit(exits.run(cli, sys.argv[1:] if arguments is None else arguments))

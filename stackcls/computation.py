@@ -34,6 +34,21 @@ def finished(located: Sequence[Located], old: Store | None, folder: BlockFolder)
     return done
 
 
+def reject_unreadable(listing: Listing, located: Sequence[Located], done: Mapping[str, set[str]]) -> None:
+    """Reject missing images from the first one on until one can be decoded.
+
+    Where only such are missing as were rejected before, nothing is left to do, and no network need be built.
+    """
+    bad: dict[str, str] = {}
+    for inputs in _group_work(listing, located, done).values():
+        for item in inputs:
+            error = extraction.why_unreadable(item)
+            if error is None:
+                break
+            bad[item.sha256 or ""] = error.reason
+    listing.reject(bad)
+
+
 def compute(
     listing: Listing,
     located: Sequence[Located],
@@ -123,12 +138,13 @@ def _group_work(
     """Images by the backbones that they still need; images of equal content are computed once."""
     work: dict[tuple[str, ...], list[ImageInput]] = {}
     seen: set[str] = set()
+    there = {item.backbone.name: done[item.identity.digest] for item in located}
     for entry in listing.source.entries:
         digest = listing.sha256.get(entry.path)
         if digest is None or digest in seen:
             continue
         seen.add(digest)
-        names = tuple(item.backbone.name for item in located if digest not in done[item.identity.digest])
+        names = tuple(name for name, digests in there.items() if digest not in digests)
         if names:
             work.setdefault(names, []).append(ImageInput(entry.path, listing.source.locate(entry), digest))
     return work

@@ -9,6 +9,8 @@
     ├── UnreadableImage (ValueError)         one image that cannot be decoded
     ├── WeightsError (OSError)               pretrained weights missing, damaged or not to be had
     ├── EngineError (RuntimeError)           a network that an engine cannot run
+    ├── WriteError (OSError)                 a file that cannot be written: a full or failing disk, a read-only folder
+    ├── ArtifactsInUse (RuntimeError)        another run works in the same folder
     ├── StoreError (ValueError)              a feature file that cannot be used
     │   ├── StoreMissing (FileNotFoundError)
     │   ├── StoreDamaged                     its checksum does not hold
@@ -64,6 +66,14 @@ class WeightsError(StackclsError, OSError):
 
 class EngineError(StackclsError, RuntimeError):
     """An engine cannot run a network that Keras can."""
+
+
+class WriteError(StackclsError, OSError):
+    """A file cannot be written."""
+
+
+class ArtifactsInUse(StackclsError, RuntimeError):
+    """Another run works in the same folder of artifacts."""
 
 
 class StoreError(StackclsError, ValueError):

@@ -98,6 +98,12 @@ def extract(
         yield Extracted(tuple(positions), _run(batch, extractors) if batch else {}, failures)
 
 
+def why_unreadable(item: ImageInput) -> UnreadableImage | None:
+    """Read and decode one image alone; say why it cannot be, or return None."""
+    loaded = _load(item, ())
+    return loaded if isinstance(loaded, UnreadableImage) else None
+
+
 def _run(batch: Sequence[Loaded], extractors: Mapping[str, Extractor]) -> dict[str, NDArray[np.float32]]:
     stacked = {size: np.stack([loaded[size] for loaded in batch]) for size in batch[0]}
     return {name: extractor(stacked[extractor.input_size]) for name, extractor in extractors.items()}

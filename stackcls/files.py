@@ -1,17 +1,26 @@
 """Files that are whole or absent, and the digests that tell them apart."""
 
+import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
-from stackcls.errors import ConfigError
+from stackcls import processes
+from stackcls.errors import ConfigError, StackclsError, WriteError
 
 # Large, since a thread that hashes must wait for the interpreter after every piece.
 CHUNK = 1 << 24
+
+_Written = list[tuple[Path, Path]]
+_TOGETHER: ContextVar[_Written | None] = ContextVar("together", default=None)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REFUSED = frozenset({errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR})
 
 
 @contextmanager
@@ -28,18 +37,74 @@ def replacing(target: Path) -> Iterator[Path]:
     Path
         A name in the same folder, to be written and closed inside the block. On any exception it is removed, and
         `target` stays what it was.
+
+    Raises
+    ------
+    WriteError
+        If the disk is full, or the file cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{processes.mark()}.tmp")
+    together = _TOGETHER.get()
     try:
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
+        with explained(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            if together is None:
+                _rename([(temporary, target)])
+            else:
+                together.append((temporary, target))
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
+
+
+@contextmanager
+def together(first: Path, last: Path) -> Iterator[None]:
+    """Let all files that `replacing` writes in this block appear at its end, or none of them.
+
+    Nothing is renamed before everything is written and synced, so that no full disk leaves new files beside old ones.
+    A process killed between two renames can; then `first` is new and `last` is old, and where `last` names the
+    content of `first` that is found out.
+
+    Parameters
+    ----------
+    first, last : Path
+        The files that are renamed first and last.
+    """
+    written: _Written = []
+    token = _TOGETHER.set(written)
+    try:
+        yield
+        with explained(last):
+            _rename(sorted(written, key=lambda pair: (pair[1] == last) - (pair[1] == first)))
+    finally:
+        _TOGETHER.reset(token)
+        for temporary, _ in written:
+            _remove(temporary)
+
+
+@contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """Say which file could not be written, and what helps, where the system says only why."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StackclsError) or error.errno not in _FULL | _REFUSED:
+            raise
+        remedy = "free space there" if error.errno in _FULL else "allow writing there and check the disk"
+        raise WriteError(
+            f"{target}: cannot be written ({error.strerror}): {remedy}, and run the same command again"
+        ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove half-written files in a folder whose writers are gone."""
+    for path in folder.glob(".*.tmp"):
+        found = re.fullmatch(rf"\..+\.({processes.MARK})\.tmp", path.name)
+        if found and processes.is_left_behind(path, found[1]):
+            _remove(path)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -49,12 +114,23 @@ def write_text(target: Path, text: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Create a folder and try to write in it, before hours of work; raise `ConfigError` where that fails."""
+    """Create a folder and try to write in it, before hours of work.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written to.
+    WriteError
+        If its disk is full.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        if error.errno in _FULL:
+            with explained(folder):
+                raise
         raise ConfigError(f"artifacts: {folder} cannot be written to ({error.strerror}); give another folder") from None
 
 
@@ -71,6 +147,20 @@ def digest_stream(file: BinaryIO, algorithm: str = "sha256") -> str:
     while chunk := file.read(CHUNK):
         state.update(chunk)
     return state.hexdigest()
+
+
+def _rename(written: _Written) -> None:
+    for temporary, target in written:
+        os.replace(temporary, target)
+    for folder in dict.fromkeys(target.parent for _, target in written):
+        _sync_folder(folder)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # must not take the place of what went wrong before; the next run sweeps it away
+        return
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,6 +12,8 @@ from stackcls.listener import Listener
 from stackcls.sources import ImageEntry, Source
 from stackcls.store import ImageTable
 
+AT_ONCE = 32  # images that one thread takes at a time: a task for each would cost more than hashing a small one
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -72,12 +74,21 @@ def hash_all(source: Source, listener: Listener) -> Listing:
         except UnreadableImage as error:
             return error
 
+    def digests(start: int) -> list[str | UnreadableImage]:
+        return [digest(entry) for entry in source.entries[start : start + AT_ONCE]]
+
     listing = Listing(source, {}, dict(source.rejected))
-    with listener.track("hash", len(source.entries), "image") as advance, ThreadPoolExecutor() as pool:
-        for entry, outcome in zip(source.entries, pool.map(digest, source.entries), strict=True):
-            if isinstance(outcome, UnreadableImage):
-                listing.rejected[entry.path] = outcome.reason
-            else:
-                listing.sha256[entry.path] = outcome
-            advance(1)
+    starts = range(0, len(source.entries), AT_ONCE)
+    pool = ThreadPoolExecutor(thread_name_prefix="hash")
+    try:
+        with listener.track("hash", len(source.entries), "image") as advance:
+            for start, outcomes in zip(starts, pool.map(digests, starts), strict=True):
+                for entry, outcome in zip(source.entries[start : start + AT_ONCE], outcomes, strict=True):
+                    if isinstance(outcome, UnreadableImage):
+                        listing.rejected[entry.path] = outcome.reason
+                    else:
+                        listing.sha256[entry.path] = outcome
+                advance(len(outcomes))
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever interrupts does not wait for the rest
     return listing

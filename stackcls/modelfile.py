@@ -40,10 +40,9 @@ def save(
     """Write the model and its card, each whole or not at all."""
     with replacing(path) as temporary:
         joblib.dump(model, temporary)
+        sha256 = digest_file(temporary)
     backbones = {item.backbone.name: {"identity": item.identity, "weights": item.hints} for item in model.backbones}
-    card = ModelCard(
-        digest_file(path), model.classes_.tolist(), backbones, dict(scores), recipe, n_images, model.created_with
-    )
+    card = ModelCard(sha256, model.classes_.tolist(), backbones, dict(scores), recipe, n_images, model.created_with)
     write_text(card_path, _CARD.dump_json(card, indent=2).decode() + "\n")
 
 

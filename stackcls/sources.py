@@ -15,7 +15,7 @@ CUB_FILES = ("images.txt", "image_class_labels.txt", "classes.txt", "images")
 MANIFEST_COLUMNS = ("path", "label", "group", "split")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageEntry:
     """One image as its source lists it, before anything was read from it.
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackcls.errors import WeightsError
-from stackcls.files import digest_file, digest_stream, replacing
+from stackcls.errors import StackclsError, WeightsError
+from stackcls.files import digest_file, digest_stream, replacing, sweep
 
 PUBLISHED_ROOT = "https://storage.googleapis.com/tensorflow/keras-applications/"
 PIECE = 1 << 20  # after which the bar moves
@@ -84,6 +84,7 @@ def fetch(
         If the file cannot be had or is not the one that Keras names.
     """
     url = download.url(base_url)
+    sweep(download.target.parent)
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer, replacing(download.target) as temporary:  # noqa: S310
             size, received = int(answer.headers.get("Content-Length") or 0), 0
@@ -100,7 +101,7 @@ def fetch(
             if download.md5 and state.hexdigest() != download.md5:
                 raise WeightsError(f"{url}: what came is not the file that Keras names (checksum {state.hexdigest()})")
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        if isinstance(error, WeightsError):
+        if isinstance(error, StackclsError):
             raise
         reason = getattr(error, "reason", None) or error
         raise WeightsError(

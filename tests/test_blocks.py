@@ -60,7 +60,6 @@ def test_a_block_cut_short_is_dropped_and_the_others_stay(tmp_path, share):
     data = cut.read_bytes()
     cut.write_bytes(data[: int(len(data) * share)])
     assert [block.sha256 for block in folder.read()] == [make_block(10).sha256]
-    assert not cut.exists()
 
 
 def test_a_block_with_a_flipped_bit_in_its_features_is_dropped(tmp_path):

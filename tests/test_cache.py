@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
-from stackcls import backbones, config
+from stackcls import backbones, config, processes
 from stackcls.backbones import Located
 from stackcls.engines import cache
 
@@ -118,11 +120,17 @@ def test_a_cache_of_another_user_can_be_read(folder, monkeypatch):
 
 def test_what_killed_processes_left_behind_goes(folder):
     cache.entry("key", Maker())
-    for name, age in (("old", 2 * cache.ABANDONED), ("new", 0)):
-        (folder / f"{cache.BEGUN}{name}").mkdir()
-        os.utime(folder / f"{cache.BEGUN}{name}", (time.time() - age,) * 2)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    began = processes.started(dead.pid) or 0.0
+    dead.wait()
+    elsewhere = "0123456789ab-1-1"
+    kept = [f"{cache.BEGUN}a.{processes.mark()}", f"{cache.BEGUN}b.{elsewhere}"]
+    gone = [f"{cache.BEGUN}c.{processes.this_machine()}-{dead.pid}-{began:.0f}", f"{cache.BEGUN}d.{elsewhere}"]
+    for name in kept + gone:
+        (folder / name).mkdir()
+    os.utime(folder / gone[1], (time.time() - 2 * processes.ABANDONED,) * 2)
     cache.entry("another", Maker())
-    assert sorted(item.name for item in folder.iterdir()) == [f"{cache.BEGUN}new", "another", "key"]
+    assert sorted(item.name for item in folder.iterdir()) == [*kept, "another", "key"]
 
 
 def test_what_was_used_longest_ago_goes_first(folder, monkeypatch):

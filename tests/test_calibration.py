@@ -80,7 +80,7 @@ def test_an_interrupted_run_goes_on_with_its_ranges_though_images_were_added(int
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("stackcls.store.write", stop)
+        patched.setattr("stackcls.storewriter.write", stop)
         with pytest.raises(KeyboardInterrupt):
             features.run(int8)
     write_photo(int8.images / "red" / "new.png", (200, 60, 60), 77)
@@ -117,7 +117,7 @@ def test_an_interrupted_refit_goes_on(int8, fake_engine, monkeypatch, refit):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("stackcls.store.write", stop)
+        patched.setattr("stackcls.storewriter.write", stop)
         with pytest.raises(KeyboardInterrupt):
             features.run(int8, refit=True)
     write_photo(int8.images / "red" / "new.png", (200, 60, 60), 77)

@@ -78,6 +78,7 @@ def test_the_version(stackcls):
 def test_the_public_names_are_these():
     assert package.__all__ == [
         *(
+            "ArtifactsInUse",
             "ConfigError",
             "EngineError",
             "IdentityMismatch",
@@ -96,7 +97,8 @@ def test_the_public_names_are_these():
             "StoreError",
             "StoreMissing",
         ),
-        *("TrainingError", "UnreadableImage", "WeightsError", "__version__", "extract", "fit", "load", "read_settings"),
+        *("TrainingError", "UnreadableImage", "WeightsError", "WriteError", "__version__", "extract", "fit", "load"),
+        "read_settings",
     ]
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="module 'stackcls' has no attribute 'fitt'"):
@@ -243,7 +245,7 @@ def test_an_interrupted_run(folder, stackcls, monkeypatch):
     monkeypatch.setattr(features_stage, "run", interrupt)
     status, out, err = stackcls("features")
     assert (status, out) == (130, "")
-    assert err.strip() == "interrupted; what `features` has finished is kept, and goes on with the same command"
+    assert err.strip() == "interrupted"
 
 
 def test_a_full_disk_is_a_message(folder, stackcls, monkeypatch):

@@ -7,9 +7,9 @@ from PIL import Image
 
 from stackcls.blocks import BlockFolder
 from stackcls.engines import Choice
+from stackcls.errors import EngineError
 from stackcls.stages import features
 from stackcls.store import Store
-from stackcls.weightfiles import Download
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
 
 PER_BLOCK = 16  # images; in use it is more
@@ -59,6 +59,14 @@ def stop_after(monkeypatch, fake_engine):
     return run
 
 
+ENDS = [
+    MemoryError("out of memory"),
+    KeyboardInterrupt("out of memory"),
+    RuntimeError("an engine: out of memory"),
+    EngineError("out of memory"),
+]
+
+
 def stored_blocks(settings):
     return [block.sha256 for block in BlockFolder(settings.files.blocks).read()]
 
@@ -71,7 +79,7 @@ def assert_finished(settings, tmp_path):
     assert [path.name for path in settings.artifacts.iterdir()] == ["features.h5"]
 
 
-@pytest.mark.parametrize("error", [MemoryError("out of memory"), KeyboardInterrupt("out of memory")])
+@pytest.mark.parametrize("error", ENDS)
 def test_an_interrupted_run_goes_on_from_its_blocks(settings, fake_engine, stop_after, tmp_path, error):
     stop_after(settings, 11, error)  # in the sixth of seven batches of two backbones
     assert not settings.files.features.exists()
@@ -143,7 +151,7 @@ def test_a_store_that_cannot_be_written_keeps_the_blocks(settings, fake_engine, 
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("stackcls.store.write", refuse)
+        patched.setattr("stackcls.storewriter.write", refuse)
         with pytest.raises(OSError, match="disk full"):
             features.run(settings)
     assert features.run(settings).computed == {"one": 0, "two": 0}
@@ -256,11 +264,20 @@ def test_another_identity_is_refused_by_the_command(stackcls, settings, fake_eng
 
 
 def test_an_interrupted_command_exits_with_130(stackcls, settings, fake_engine, tmp_path, monkeypatch):
-    engine = Stopping(fake_engine, 3, KeyboardInterrupt())
-    monkeypatch.setattr("stackcls.engines.choose", lambda *_: Choice(engine, ""))
-    status, out, err = stackcls("features", "-c", config_file(settings, tmp_path))
-    assert (status, out) == (130, "")
-    assert err.endswith("interrupted; what `features` has finished is kept, and goes on with the same command\n")
+    for batches, kept in (
+        (0, ""),
+        (
+            3,
+            f"; what was finished is kept (1 blocks of up to {PER_BLOCK} images in {settings.files.blocks}), "
+            "and the same command goes on from there",
+        ),
+    ):
+        engine = Stopping(fake_engine, batches, KeyboardInterrupt())
+        monkeypatch.setattr("stackcls.engines.choose", lambda *_, engine=engine: Choice(engine, ""))
+        status, out, err = stackcls("features", "-c", config_file(settings, tmp_path))
+        assert (status, out) == (130, "")
+        assert err.endswith(f"\ninterrupted{kept}\n")
+        assert not (settings.artifacts / ".lock").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(stackcls, settings, fake_engine, tmp_path):
@@ -276,14 +293,3 @@ def test_too_few_classes_are_said_at_once(stackcls, settings, fake_engine, tmp_p
     err = stackcls("features", "-c", config_file(settings, tmp_path), "--images", settings.images / "red")[2]
     assert "warning: no labels in" in err
     assert "`fit` needs at least two classes" in err
-
-
-def test_a_dry_run_counts_a_configured_backbone_whose_weights_went(settings, fake_engine, monkeypatch):
-    """Its matrix is configured still, and must not be taken for one that new images would leave behind."""
-    features.run(settings)
-    write_photo(settings.images / "red/new.png", (190, 70, 60), 77)
-    download = Download("two.h5", "http://example.invalid/two.h5", "")
-    monkeypatch.setattr(
-        "stackcls.loading.absent", lambda known: {item.name: download for item in known if item.name == "two"}
-    )
-    assert features.run(settings, dry_run=True).computed == {"one": 1, "two": 28}

@@ -13,7 +13,7 @@ TREES = {
     )
     for path in (ROOT / "stackcls").rglob("*.py")
 }
-TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console"}
+TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console", "stackcls.exits"}
 WORKINGS = [
     "assembly",
     "calibration",
@@ -28,8 +28,9 @@ WORKINGS = [
     "validation",
 ]
 ONLY = {
-    "h5py": {"stackcls.store"},
-    "click": {"stackcls.cli", "stackcls.console"},
+    "h5py": {"stackcls.store", "stackcls.storewriter"},
+    "psutil": {"stackcls.processes"},
+    "click": {"stackcls.cli", "stackcls.console", "stackcls.exits"},
     "sklearn": {"stackcls.stack", "stackcls.learners"},
     "sklearn.metrics": set(TREES),
     "sklearn.datasets": {"stackcls.stages.demo"},

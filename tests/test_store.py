@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stackcls import store
+from stackcls import store, storewriter
 from stackcls.backbones import Backbone
 from stackcls.errors import StoreError, StoreMissing
 from stackcls.store import ImageTable, MatrixInfo, Store
@@ -42,7 +42,7 @@ ROWS = np.arange(N)
 def write(target, table=TABLE, features=FEATURES, chunks=None):
     infos = {name: INFOS[name] for name in features}
     given = chunks or {name: [(np.arange(len(table.paths)), matrix)] for name, matrix in features.items()}
-    store.write(target, table, infos, given, {"numpy": "2.0", "stackcls": "0.1"})
+    storewriter.write(target, table, infos, given, {"numpy": "2.0", "stackcls": "0.1"})
     return target
 
 

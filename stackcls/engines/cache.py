@@ -7,21 +7,21 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from stackcls import processes
 from stackcls.backbones import Located
-from stackcls.files import digest_file, replacing
+from stackcls.errors import WriteError
+from stackcls.files import digest_file, explained, replacing
 
 VARIABLE = "STACKCLS_CACHE"
 LIMIT = 20 * 2**30
 META = "meta.json"
 BEGUN = ".begun-"
-ABANDONED = 24 * 3600  # seconds; no build takes so long
 
 Meta = Mapping[str, Any]
 
@@ -79,12 +79,22 @@ def _entry(target: Path, make: Callable[[Path], Meta]) -> tuple[Path, Meta]:
         return target, meta
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=BEGUN, dir=target.parent))
+        made = Path(tempfile.mkdtemp(f".{processes.mark()}", BEGUN, target.parent))
     except OSError:
         folder = tempfile.TemporaryDirectory(prefix="stackcls-")
         _TEMPORARY.append(folder)
         return Path(folder.name), make(Path(folder.name))
     try:
+        return _fill(made, target, make)
+    except WriteError as error:
+        error.add_note(f"compiled models may lie elsewhere: set {VARIABLE} to another folder")
+        raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _fill(made: Path, target: Path, make: Callable[[Path], Meta]) -> tuple[Path, Meta]:
+    with explained(target):
         meta = make(made)
         files = {path.name: digest_file(path) for path in sorted(made.iterdir())}
         with replacing(made / META) as temporary:
@@ -99,8 +109,6 @@ def _entry(target: Path, make: Callable[[Path], Meta]) -> tuple[Path, Meta]:
             if (theirs := _read(target)) is not None:
                 return target, theirs
             raise
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     _make_room(target)
     return target, meta
 
@@ -127,7 +135,7 @@ def _make_room(kept: Path) -> None:
     """Remove what killed processes left behind, and what was used longest ago until the cache is below its limit."""
     for begun in kept.parent.glob(f"{BEGUN}*"):
         with contextlib.suppress(OSError):
-            if begun.name.endswith("-damaged") or begun.stat().st_mtime < time.time() - ABANDONED:
+            if begun.name.endswith("-damaged") or processes.is_left_behind(begun, begun.suffix[1:]):
                 shutil.rmtree(begun, ignore_errors=True)
     sizes = {}
     for meta in kept.parent.glob(f"*/{META}"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stackcls.backbones import Located
 from stackcls.bases import Basis
 from stackcls.engines import Extractor, Sample, cache, graphs, pad
-from stackcls.errors import EngineError
+from stackcls.errors import EngineError, StackclsError, WriteError
 
 # OpenVINO tells its maker about every import unless its reporting module is absent; nothing here phones home.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ class OpenVINOEngine:
                 model = openvino.convert_model(frozen)
                 for place, step in enumerate(model.get_ordered_ops()):
                     step.set_friendly_name(f"{step.get_type_name()}_{place}")
-                openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+                _save(model, folder / MODEL)
             frozen.unlink()
             return meta
 
@@ -129,7 +129,7 @@ class OpenVINOEngine:
             built, meta = self._float(located)
             model = self._core.read_model(built / MODEL)
             int8.apply_ranges(model, basis, located.backbone.name)
-            openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+            _save(model, folder / MODEL)
             return meta
 
         return cache.entry(cache.key_of(located, form="int8", basis=basis.digest, **self._made_with()), make)
@@ -151,6 +151,16 @@ class _Compiled:
         return rows
 
 
+def _save(model: Any, file: Path) -> None:
+    """Write a network; of a full disk OpenVINO says no more than that a stream failed."""
+    try:
+        openvino.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise WriteError(
+            f"{file}: cannot be written ({error}): free space there, and run the same command again"
+        ) from None
+
+
 def _cores() -> int:
     """Processors that this process may use, which a container or a batch system may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -161,7 +171,7 @@ def _explained(located: Located) -> Iterator[None]:
     """Turn OpenVINO's and NNCF's errors, which are of many kinds, into one that says what to do."""
     try:
         yield
-    except EngineError:
+    except StackclsError:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -2,16 +2,16 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackcls import backbones, calibration, computation, engines, loading, sources, store
+from stackcls import backbones, calibration, computation, engines, loading, locks, sources, storewriter
 from stackcls.assembly import Assembly
 from stackcls.backbones import Backbone, Located
 from stackcls.blocks import BlockFolder
 from stackcls.errors import IdentityMismatch, StoreDamaged, StoreError, StoreMissing
-from stackcls.files import check_writable
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
 from stackcls.settings import Settings
@@ -86,18 +86,35 @@ def run(
         If the engine cannot run a network.
     IdentityMismatch
         If a stored matrix was made otherwise, and `replace` is not set.
+    ArtifactsInUse, WriteError
+        If another run works in the folder, or it cannot be written to.
     """
-    listener = listener or Silent()
     start = time.perf_counter()
     known = backbones.resolve(settings.features)
+    with ExitStack() as stack:
+        # A dry run only reads, and what it reads is whole at any time.
+        lock = None if dry_run else stack.enter_context(locks.held(settings.artifacts))
+        return _run(settings, known, lock, offline, replace, refit, listener or Silent(), start)
+
+
+def _run(
+    settings: Settings,
+    known: Sequence[Backbone],
+    lock: locks.Lock | None,
+    offline: bool,
+    replace: bool,
+    refit: bool,
+    listener: Listener,
+    start: float,
+) -> FeaturesResult:
+    """Run under the lock; a dry run where there is none."""
+    dry_run = lock is None
     if settings.features.precision != "float32":
         engines.choose(settings.features.engine, settings.features.precision)  # which may refuse, before any work
     source = sources.scan(settings.images)
     absent = _announce_absent(known, settings, listener) if dry_run else set()
     known = tuple(backbone for backbone in known if backbone.name not in absent)
     located = loading.locate(known, settings, offline, listener)
-    if not dry_run:
-        check_writable(settings.artifacts)
     listing = hash_all(source, listener)
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
@@ -113,21 +130,40 @@ def run(
                 located, listing, settings.features.engine, settings.cv.seed, folder, listener
             )
         finished = computation.finished(located, old, folder)
+        computation.reject_unreadable(listing, located, finished)
         wanted = set(listing.sha256.values())
         reused = {item.backbone.name: len(wanted & finished[item.identity.digest]) for item in located}
         missing = dict.fromkeys(sorted(absent), len(wanted))
         reused |= dict.fromkeys(absent, 0)
         missing |= {item.backbone.name: len(wanted) - reused[item.backbone.name] for item in located}
         _announce(listing, missing, reused, listener)
-        if dry_run:
+        if lock is None:
             return _result(target, listing, missing, reused, start, written=False)
-        computation.compute(listing, located, finished, settings.features, folder, listener)
-        written = _write_store(target, listing, located, old, folder, settings, listener)
+        with _telling_what_is_kept(folder):
+            computation.compute(listing, located, finished, settings.features, folder, listener)
+            readable = set(listing.sha256.values())  # fewer, where some could not be decoded
+            missing = {item.backbone.name: len(readable - finished[item.identity.digest]) for item in located}
+            lock.verify()
+            written = _write_store(target, listing, located, old, folder, settings, listener)
     finally:
         if old is not None:
             old.__exit__(None, None, None)
     folder.clear()
     return _result(target, listing, missing, reused, start, written)
+
+
+@contextmanager
+def _telling_what_is_kept(folder: BlockFolder) -> Iterator[None]:
+    """Add to whatever ends the work early what was finished until then."""
+    try:
+        yield
+    except BaseException as error:
+        if found := len(folder):
+            error.add_note(
+                f"what was finished is kept ({found} blocks of up to {computation.IMAGES_PER_BLOCK} images in "
+                f"{folder.folder}), and the same command goes on from there"
+            )
+        raise
 
 
 def _announce_absent(known: Sequence[Backbone], settings: Settings, listener: Listener) -> set[str]:
@@ -229,5 +265,5 @@ def _write_store(
         name: dataclasses.replace(assembly.info(identity), basis=bases[name]) for name, identity in identities.items()
     }
     rows = {name: assembly.rows(identity.digest) for name, identity in identities.items()}
-    store.write(target, table, matrices, rows, created_with())
+    storewriter.write(target, table, matrices, rows, created_with())
     return True

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stackcls import backbones, loading, model, modelfile, scoring, validation
+from stackcls import backbones, loading, locks, model, modelfile, scoring, validation
 from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError, IdentityMismatch, StoreError, TrainingError
-from stackcls.files import digest_file, write_text
+from stackcls.files import digest_file, together, write_text
 from stackcls.listener import Listener, Silent
 from stackcls.model import ModelBackbone, StackModel
 from stackcls.report import pictures, text
@@ -65,12 +65,18 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
         If the baseline is not one of those.
     StoreError
         If there is no usable feature file, or it lacks a backbone that the settings name.
+    ArtifactsInUse, WriteError
+        If another run works in the folder, or it cannot be written to.
     TrainingError
         If the labels do not allow the folds.
     """
     if baseline not in (None, *BASELINES):
         raise ConfigError(f"baseline: {baseline!r} is not one of {', '.join(BASELINES)}")
-    listener = listener or Silent()
+    with locks.held(settings.artifacts) as lock:
+        return _run(settings, baseline, listener or Silent(), lock)
+
+
+def _run(settings: Settings, baseline: str | None, listener: Listener, lock: locks.Lock) -> FitResult:
     start = time.perf_counter()
     with Store(settings.files.features) as store:
         chosen = _choose(store, settings)
@@ -81,6 +87,7 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
     report = _report(training.data, validated, settings, notes, time.perf_counter() - start)
+    lock.verify()
     return FitResult(report, _write(settings, training, validated, report, chosen, matrices))
 
 
@@ -208,10 +215,6 @@ def _write(
     matrices: dict[str, MatrixInfo],
 ) -> tuple[Path, ...]:
     files, data = settings.files, training.data
-    report.save(files.report)
-    write_text(files.report_text, text.document(report))
-    pictures.save_confusion(report, files.confusion)
-    write_text(files.predictions, _predictions_csv(training, validated))
     items = [
         ModelBackbone(
             chosen[name], matrices[name].identity, width, _hints(chosen[name], files.folder), matrices[name].basis
@@ -228,7 +231,12 @@ def _write(
         created_with=report.created_with,
     )
     means = {name: score.mean for name, score in report.scores.items()}
-    modelfile.save(fitted, files.model, files.model_card, report.recipe, report.n_images, means)
+    with together(first=files.model, last=files.model_card):
+        report.save(files.report)
+        write_text(files.report_text, text.document(report))
+        pictures.save_confusion(report, files.confusion)
+        write_text(files.predictions, _predictions_csv(training, validated))
+        modelfile.save(fitted, files.model, files.model_card, report.recipe, report.n_images, means)
     return files.model, files.model_card, files.report, files.report_text, files.confusion, files.predictions
 
 

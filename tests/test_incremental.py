@@ -1,0 +1,109 @@
+"""After a change `--dry-run` says exactly what `features` then does, and no network is built for nothing."""
+
+import shutil
+
+import pytest
+
+from stackcls.stages import features
+from stackcls.weightfiles import Download
+from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
+from tests.test_features import add, assert_as_from_scratch, change, read, relabel, remove, rename
+
+ONE, THREE = FAKE_BACKBONES[:1], [*FAKE_BACKBONES, {**FAKE_BACKBONES[0], "name": "three", "seed": 3}]
+
+
+def nothing(folder):
+    pass
+
+
+def copy(folder):
+    shutil.copy(folder / "red/00.png", folder / "blue/copy.png")
+
+
+def spoil(folder):
+    """Add what cannot be decoded; it takes no network to find that out."""
+    (folder / "blue/bad.png").write_bytes(b"no image")
+    (folder / "red/00a.png").write_bytes((folder / "red/00.png").read_bytes()[:300])
+
+
+@pytest.mark.parametrize(
+    ("edit", "backbones", "expected"),
+    [
+        (nothing, FAKE_BACKBONES, {"one": 0, "two": 0}),
+        (add, FAKE_BACKBONES, {"one": 2, "two": 2}),
+        (change, FAKE_BACKBONES, {"one": 1, "two": 1}),
+        (remove, FAKE_BACKBONES, {"one": 0, "two": 0}),
+        (rename, FAKE_BACKBONES, {"one": 0, "two": 0}),
+        (relabel, FAKE_BACKBONES, {"one": 0, "two": 0}),
+        (copy, FAKE_BACKBONES, {"one": 0, "two": 0}),
+        (spoil, FAKE_BACKBONES, {"one": 0, "two": 0}),
+        (nothing, ONE, {"one": 0}),
+        (nothing, THREE, {"one": 0, "two": 0, "three": 27}),
+        (add, THREE, {"one": 2, "two": 2, "three": 29}),
+    ],
+    ids=lambda item: getattr(item, "__name__", None),
+)
+def test_a_dry_run_says_what_is_then_done(photos, fake_engine, tmp_path, monkeypatch, edit, backbones, expected):
+    features.run(make_settings(photos, tmp_path / "artifacts"))
+    edit(photos)
+    settings = make_settings(photos, tmp_path / "artifacts", features={"backbones": backbones})
+    fake_engine.batches.clear()
+    fake_engine.name = "a newer engine"
+    monkeypatch.setattr("stackcls.backbones.__version__", "9.9", raising=False)
+    before = settings.files.features.read_bytes()
+    planned = features.run(settings, dry_run=True)
+    assert (planned.computed, planned.written) == (expected, False)
+    assert settings.files.features.read_bytes() == before
+    assert fake_engine.batches == {}
+    done = features.run(settings)
+    assert (done.computed, done.reused, done.rejected) == (expected, planned.reused, planned.rejected)
+    # What is not computed is not even built.
+    assert fake_engine.computed == {name: count for name, count in expected.items() if count}
+    fake_engine.batches.clear()
+    again = features.run(settings)
+    assert (again.written, fake_engine.batches) == (False, {})
+
+
+def test_a_newer_engine_alone_changes_nothing(settings, fake_engine):
+    features.run(settings)
+    fake_engine.batches.clear()
+    fake_engine.name = "newer"
+    assert not features.run(settings).written
+    assert fake_engine.batches == {}
+
+
+@pytest.mark.parametrize(
+    "edit", [nothing, rename, lambda folder: (folder / "red/bad.png").rename(folder / "red/b.png")]
+)
+def test_bad_images_build_no_network_when_nothing_else_is_new(settings, fake_engine, edit):
+    (settings.images / "red/bad.png").write_bytes(b"no image")
+    (settings.images / "red/worse.png").write_bytes((settings.images / "red/00.png").read_bytes()[:300])
+    features.run(settings)
+    edit(settings.images)
+    fake_engine.batches.clear()
+    result = features.run(settings)
+    assert (result.computed, len(result.rejected)) == ({"one": 0, "two": 0}, 2)
+    assert fake_engine.batches == {}
+
+
+def test_bad_images_among_new_ones_count_as_rejected_alone(settings, fake_engine, tmp_path):
+    features.run(settings)
+    for number in range(4):
+        write_photo(settings.images / f"red/n{number}.png", (190, 70, 60), 400 + number)
+        (settings.images / f"red/n{number}bad.png").write_bytes(b"no image %d" % number)
+    result = features.run(settings)
+    assert result.computed == {"one": 4, "two": 4}
+    assert fake_engine.computed == {"one": 31, "two": 31}
+    assert len(read(settings.files.features)[0].rejected) == 4
+    assert_as_from_scratch(settings, tmp_path)
+
+
+def test_a_dry_run_counts_a_configured_backbone_whose_weights_went(settings, fake_engine, monkeypatch):
+    """Its matrix is configured still, and must not be taken for one that new images would leave behind."""
+    features.run(settings)
+    write_photo(settings.images / "red/new.png", (190, 70, 60), 77)
+    download = Download("two.h5", "http://example.invalid/two.h5", "")
+    monkeypatch.setattr(
+        "stackcls.loading.absent", lambda known: {item.name: download for item in known if item.name == "two"}
+    )
+    assert features.run(settings, dry_run=True).computed == {"one": 1, "two": 28}
