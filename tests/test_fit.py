@@ -13,6 +13,7 @@ from sklearn.svm import LinearSVC
 from stackcls.errors import ConfigError, IdentityMismatch, SourceError, StoreError, StoreMissing
 from stackcls.report import text
 from stackcls.report.results import Report
+from stackcls.settings import Settings
 from stackcls.stages import compare, features, fit
 from stackcls.store import Store
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo, write_photos
@@ -210,6 +211,14 @@ def test_without_a_list_of_backbones_the_store_s_are_taken(hard):
     settings = make_settings(hard.images, hard.artifacts)
     settings = settings.model_copy(update={"features": type(settings.features)()})
     assert list(fit.run(settings).report.scores) == ["one", "two", "stack"]
+
+
+def test_precisions_that_differ_are_noted(tmp_path, fake_engine):
+    images, artifacts = write_photos(tmp_path / "photos"), tmp_path / "artifacts"
+    for backbone, precision in zip(FAKE_BACKBONES, ("float32", "bfloat16"), strict=True):
+        features.run(make_settings(images, artifacts, features={"backbones": [backbone], "precision": precision}))
+    notes = fit.run(Settings(images=images, artifacts=artifacts)).report.notes
+    assert "features of different precision were stacked: one float32, two bfloat16" in notes
 
 
 def test_reports_side_by_side(hard, tmp_path, stackcls):

@@ -145,6 +145,10 @@ def _load(store: Store, names: Sequence[str], settings: Settings, listener: List
             keep &= ~np.isin(table.labels, rare)
             listed = ", ".join(table.class_names[index] for index in rare)
             notes.append(f"classes too rare for the folds were left out: {listed}")
+    precisions = {name: store.matrices[name].identity.precision for name in names}
+    if len(set(precisions.values())) > 1:
+        listed = ", ".join(f"{name} {precision}" for name, precision in precisions.items())
+        notes.append(f"features of different precision were stacked: {listed}")
     for note in notes:
         listener.warn(note)
     rows = np.flatnonzero(keep)
