@@ -28,7 +28,7 @@ WORKINGS = [
     "validation",
 ]
 ONLY = {
-    "h5py": {"stackcls.store"},
+    "h5py": {"stackcls.store", "stackcls.storeformat"},
     "click": {"stackcls.cli", "stackcls.console"},
     "sklearn": {"stackcls.stack", "stackcls.learners"},
     "sklearn.metrics": set(TREES),
