@@ -16,7 +16,7 @@ from stackcls import __version__
 from stackcls.errors import ConfigError, StackclsError
 
 if TYPE_CHECKING:
-    from stackcls.settings import Settings
+    from stackcls.settings import FeatureSettings, Settings
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -37,7 +37,7 @@ def shared_options(command: Command) -> Command:
 def model_option(command: Command) -> Command:
     """Add the option that names a model."""
     return click.option(
-        "--model", "model_path", type=click.Path(path_type=Path), help="The model [ARTIFACTS/model.joblib]."
+        "--model", "model_path", type=click.Path(path_type=Path), help="The model [ARTIFACTS/model.safetensors]."
     )(command)
 
 
@@ -150,9 +150,9 @@ def predict(
     from stackcls.console import Console
     from stackcls.stages import predict as stage
 
-    path = model_path or _settings(config, overrides, artifacts=artifacts).files.model
+    path, chosen = _model(model_path, config, overrides, artifacts)
     stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape") if "-" in inputs else ()
-    rows = list(stage.run(inputs, path, top=top, standard_input=stream, listener=Console()))
+    rows = list(stage.run(inputs, path, top=top, features=chosen, standard_input=stream, listener=Console()))
     click.echo(stage.WRITERS[form](rows), nl=False)
     bad = sum(row.error is not None for row in rows)
     if bad:
@@ -180,9 +180,9 @@ def evaluate(
     from stackcls.report import text
     from stackcls.stages import evaluate as stage
 
-    path = model_path or _settings(config, overrides, artifacts=artifacts).files.model
+    path, chosen = _model(model_path, config, overrides, artifacts)
     console = Console()
-    report, rejected = stage.run(folder, path, listener=console)
+    report, rejected = stage.run(folder, path, features=chosen, listener=console)
     console.list_rejected(rejected)
     if output:
         report.save(output)
@@ -240,7 +240,7 @@ def demo(folder: Path) -> None:
     features_stage.run(data.settings, offline=True, replace=True, listener=console)
     result = fit_stage.run(data.settings, listener=console)
     click.echo(text.summary(result.report))
-    rows = predict_stage.run([str(data.new_images)], data.settings.files.model, top=3, listener=console)
+    rows = predict_stage.run([str(data.new_images)], data.settings.files.safe_model, top=3, listener=console)
     click.echo(predict_stage.as_table(rows))
     click.echo(f"The model and its report are in {data.settings.artifacts}.\n\n{stage.CLOSING}", nl=False)
 
@@ -251,6 +251,18 @@ def _settings(config: Path | None, overrides: tuple[str, ...], **options: str | 
 
     named = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
     return reader.read(config, (*overrides, *named))
+
+
+def _model(
+    path: Path | None, config: Path | None, overrides: tuple[str, ...], artifacts: str | None
+) -> "tuple[Path, FeatureSettings | None]":
+    """Return the model's file, and how the settings want features made; a named model needs no settings."""
+    from stackcls import modelfile
+
+    if path is not None and config is None and not overrides:
+        return path, None
+    settings = _settings(config, overrides, artifacts=artifacts)
+    return path or modelfile.choose(settings.files), settings.features
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

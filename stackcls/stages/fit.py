@@ -18,6 +18,7 @@ from stackcls.listener import Listener, Silent
 from stackcls.model import ModelBackbone, StackModel
 from stackcls.report import pictures, text
 from stackcls.report.results import STACK, Report
+from stackcls.safemodel import Origin
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, MatrixInfo, Store
 from stackcls.training import TrainingSet, class_counts, images_needed
@@ -76,12 +77,15 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
         chosen = _choose(store, settings)
         training = _load(store, list(chosen), settings, listener)
         matrices = {name: store.matrices[name] for name in chosen}
+        digests = store.digest, {name: store.digests[name] for name in chosen}
         validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
     report = _report(training.data, validated, settings, notes, time.perf_counter() - start)
-    return FitResult(report, _write(settings, training, validated, report, chosen, matrices))
+    means = {name: score.mean for name, score in report.scores.items()}
+    origin = Origin(report.n_images, means, *digests)
+    return FitResult(report, _write(settings, training, validated, report, origin, chosen, matrices))
 
 
 def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -204,6 +208,7 @@ def _write(
     training: _Rows,
     validated: Validated,
     report: Report,
+    origin: Origin,
     chosen: dict[str, Backbone],
     matrices: dict[str, MatrixInfo],
 ) -> tuple[Path, ...]:
@@ -227,9 +232,16 @@ def _write(
         trained_on=model.short_hashes([training.table.sha256[row] for row in training.rows]),
         created_with=report.created_with,
     )
-    means = {name: score.mean for name, score in report.scores.items()}
-    modelfile.save(fitted, files.model, files.model_card, report.recipe, report.n_images, means)
-    return files.model, files.model_card, files.report, files.report_text, files.confusion, files.predictions
+    modelfile.save(fitted, files, report.recipe, origin)
+    return (
+        files.safe_model,
+        files.model,
+        files.model_card,
+        files.report,
+        files.report_text,
+        files.confusion,
+        files.predictions,
+    )
 
 
 def _hints(backbone: Backbone, folder: Path) -> tuple[str, ...]:
