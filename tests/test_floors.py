@@ -13,7 +13,7 @@ TREES = {
     )
     for path in (ROOT / "stackcls").rglob("*.py")
 }
-TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console"}
+TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console", "stackcls.options"}
 WORKINGS = [
     "assembly",
     "calibration",
@@ -25,12 +25,13 @@ WORKINGS = [
     "modelfile",
     "safemodel",
     "scoring",
+    "soundness",
     "training",
     "validation",
 ]
 ONLY = {
     "h5py": {"stackcls.store", "stackcls.storeformat"},
-    "click": {"stackcls.cli", "stackcls.console"},
+    "click": {"stackcls.cli", "stackcls.console", "stackcls.options"},
     "sklearn": {"stackcls.stack", "stackcls.learners"},
     "sklearn.metrics": set(TREES),
     "sklearn.datasets": {"stackcls.stages.demo"},
