@@ -11,23 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from stackcls import loading, modelfile, safemodel
+from stackcls import damage, loading, modelfile, safemodel
 from stackcls.backbones import Backbone, Identity
+from stackcls.damage import Finding
 from stackcls.errors import StackclsError, StoreDamaged, StoreError, WeightsError
 from stackcls.listener import Listener
 from stackcls.safemodel import Origin
 from stackcls.store import ImageTable, MatrixInfo, Store
+from stackcls.storeformat import read_header
 
 NAMED = 3
-ELSEWHERE = "all matrices hold; damaged is the table of images, a description, the first line, or what lies between"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it should be, and where: a matrix, a field, a file."""
-
-    where: str
-    what: str
 
 
 @dataclass(frozen=True)
@@ -73,16 +66,15 @@ class _Described:
 
 def check_store(path: Path, listener: Listener) -> Checked:
     """Check a feature file: its checksum and every matrix's, its table of images, its descriptions."""
-    problems: list[Finding] = []
     try:
-        store = _open_store(path, problems)
+        store = Store(path)
     except StoreError as error:
-        return Checked(str(path), "feature file", (*problems, Finding("file", _without(path, error))), (), {})
+        problems = [Finding("file", _without(path, error))]
+        if isinstance(error, StoreDamaged) and path.stat().st_size:
+            problems += damage.find(path)
+        return Checked(str(path), "feature file", tuple(problems), (), {})
     with store:
-        damaged = bool(problems)
-        problems += itertools.chain(_check_table(store.table), _check_matrices(store, listener))
-        if damaged and len(problems) == 1:
-            problems.append(Finding("file", ELSEWHERE))
+        problems = [*_check_table(store.table), *_check_matrices(store, listener)]
         return Checked(str(path), "feature file", tuple(problems), (), _store_facts(store))
 
 
@@ -102,17 +94,6 @@ def check_model(path: Path) -> Checked:
     if path.suffix != safemodel.SUFFIX:
         remarks.append(Finding("file", "opening it can run any code: do so only if you trust who made it"))
     return Checked(str(path), "model", tuple(problems), tuple(remarks), _model_facts(described))
-
-
-def _open_store(path: Path, problems: list[Finding]) -> Store:
-    """Open it; where its checksum does not hold, note that, and open it all the same to find out where."""
-    try:
-        return Store(path)
-    except StoreDamaged as error:
-        if not path.stat().st_size:
-            raise
-        problems.append(Finding("file", _without(path, error)))
-        return Store(path, checksum=False)
 
 
 def _without(path: Path, error: Exception) -> str:
@@ -233,9 +214,9 @@ def _compare_with_store(path: Path, described: _Described) -> Iterator[Finding]:
     if not file.is_file() or not described.origin.store:
         return
     try:
-        with Store(file, checksum=False) as store:
-            if store.digest == described.origin.store:
-                return
+        if read_header(file) == described.origin.store:
+            return
+        with Store(file) as store:
             changes = list(_changes(store, described))
     except StoreError as error:
         yield Finding(file.name, f"cannot be compared with the model: {_without(file, error)}")

@@ -33,8 +33,6 @@ class Store:
     ----------
     path : Path
         A file that `write` made.
-    checksum : bool
-        Whether to verify the whole file's; without, only to find out what of it is damaged.
 
     Attributes
     ----------
@@ -54,8 +52,8 @@ class Store:
         If it is no feature file, of a newer version, or differs from what was written.
     """
 
-    def __init__(self, path: Path, *, checksum: bool = True) -> None:
-        self.digest = storeformat.verify(path) if checksum else storeformat.read_header(path)
+    def __init__(self, path: Path) -> None:
+        self.digest = storeformat.verify(path)
         self.path = path
         place = "its images"
         try:
@@ -72,8 +70,8 @@ class Store:
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             if hasattr(self, "_file"):
                 self._file.close()
-            holds = "the checksum holds, but " if checksum else ""
-            raise StoreError(f"{path}: {holds}the content is not as format 1 says: {place}: {error}") from None
+            message = f"{path}: the checksum holds, but the content is not as format 1 says: {place}: {error}"
+            raise StoreError(message) from None
 
     def __enter__(self) -> "Store":
         return self

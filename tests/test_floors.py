@@ -18,6 +18,7 @@ WORKINGS = [
     "assembly",
     "calibration",
     "computation",
+    "damage",
     "extraction",
     "listing",
     "loading",
