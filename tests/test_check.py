@@ -283,11 +283,13 @@ def test_weights_that_are_gone_are_named(photos, tmp_path, fake_engine, stackcls
 def relabel(settings):
     (settings.images / "red" / "00.png").rename(settings.images / "blue" / "zz.png")
     features.run(settings)
+    return settings
 
 
 def add_image(settings):
     write_photo(settings.images / "red" / "new.png", (190, 70, 60), 77)
     features.run(settings)
+    return settings
 
 
 def compute_otherwise(settings):
@@ -295,6 +297,7 @@ def compute_otherwise(settings):
     raw[0]["pooling"] = "max"
     changed = make_settings(settings.images, settings.artifacts, features={"backbones": raw})
     features.run(changed, replace=True)
+    return changed
 
 
 @pytest.mark.parametrize(
@@ -306,12 +309,12 @@ def compute_otherwise(settings):
     ],
 )
 def test_a_model_of_features_that_were_replaced_is_pointed_at(fitted, stackcls, change, message):
-    change(fitted)
+    changed = change(fitted)
     status, out, _ = stackcls("check", fitted.artifacts)
     assert status == 0  # it predicts as before
     remedy = "the model predicts as it was fitted; `stackcls fit` fits a new one"
     assert out.count(f"  remark: features.h5: is not what the model was fitted on: {message}; {remedy}\n") == 2
-    fit.run(fitted)
+    fit.run(changed)
     assert "features.h5: is not" not in stackcls("check", fitted.artifacts)[1]
 
 
