@@ -1,19 +1,23 @@
 """Where a feature file is damaged whose checksum does not hold."""
 
 import hashlib
-import multiprocessing
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import BinaryIO
 
-from stackcls import storeformat
 from stackcls.files import CHUNK
 
 SECONDS = 30.0
+ASK = """
+import json, pathlib, sys
+from stackcls import storeformat
+json.dump(list(storeformat.places(pathlib.Path(sys.argv[1])).items()), sys.stdout)
+"""
 UNREADABLE = "its structure is damaged, so that no more can be said"
 ELSEWHERE = "all matrices hold; damaged is the table of images, a description, the first line, or what lies between"
 
@@ -41,24 +45,12 @@ def find(path: Path) -> list[Finding]:
 
 def _places(path: Path) -> Places | None:
     """Ask HDF5 where the matrices lie, in a process that may crash or never answer; None if it does not answer."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(str(path), theirs), daemon=True)
-    process.start()
-    theirs.close()
+    command = [sys.executable, "-P", "-c", ASK, str(path)]  # -P: not from the folder that it is run in
     try:
-        return ours.recv() if ours.poll(SECONDS) else None
-    except EOFError:
+        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=True, stdin=subprocess.DEVNULL)
+        return {name: (int(start), int(size), str(digest)) for name, (start, size, digest) in json.loads(done.stdout)}
+    except (subprocess.SubprocessError, ValueError):
         return None
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
-
-
-def _answer(path: str, answer: Connection) -> None:
-    with suppress(Exception):  # whatever HDF5 says of a damaged file
-        answer.send(storeformat.places(Path(path)))
 
 
 def _holds(file: BinaryIO, start: int, size: int, sha256: str) -> bool:
