@@ -218,7 +218,9 @@ def _build(description: Description, arrays: Arrays) -> StackModel:
         raise ValueError(f"batch_size {description.batch_size}: 1 to {MAX_BATCH} is allowed")
     shapes = {f"base.{number}": (1 if n_classes == 2 else n_classes, width) for number, width in enumerate(said.widths)}
     shapes["meta"] = (1 if n_classes == 2 else n_classes, n_classes)
-    linears = [_linear(arrays, name, shape, name in description.column_major) for name, shape in shapes.items()]
+    linears = [
+        _linear(arrays, name, shape, f"{name}.coef" in description.column_major) for name, shape in shapes.items()
+    ]
     backbones = backbones_of(description, arrays)
     parameters = {name: value for name, value in asdict(said).items() if name != "converged"}
     if not (said.temperature > 0 and math.isfinite(said.temperature)) or len(said.converged) != len(said.widths):
