@@ -4,7 +4,7 @@
 >>> settings = stackcls.read_settings("pipeline.yaml")      # doctest: +SKIP
 >>> stackcls.extract(settings)                              # doctest: +SKIP
 >>> stackcls.fit(settings).report.gain.mean                 # doctest: +SKIP
->>> stackcls.load("artifacts/model.joblib").predict(["bird.jpg"])  # doctest: +SKIP
+>>> stackcls.load("artifacts/model.safetensors").predict(["bird.jpg"])  # doctest: +SKIP
 """
 
 from importlib import import_module

@@ -1,42 +1,15 @@
 """The command line: with `console` and `exits`, all that prints, exits, or turns an error into a message."""
 
 import io
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from stackcls import __version__, exits
 from stackcls.exits import DONE, FAILED
-
-if TYPE_CHECKING:
-    from stackcls.settings import Settings
-
-Command = Callable[..., Any]
-
-
-def shared_options(command: Command) -> Command:
-    """Add the options of every command that reads settings."""
-    for option in (
-        click.option("--artifacts", metavar="DIR", help="Folder of the artifacts."),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: cv.folds=5."),
-        click.option("-c", "--config", type=click.Path(path_type=Path), help="Settings [./pipeline.yaml if there]."),
-    ):
-        command = option(command)
-    return command
-
-
-def model_option(command: Command) -> Command:
-    """Add the option that names a model."""
-    return click.option(
-        "--model", "model_path", type=click.Path(path_type=Path), help="The model [ARTIFACTS/model.joblib]."
-    )(command)
-
-
-strict_option = click.option("--strict", is_flag=True, help="Exit with 1 if an image could not be read.")
+from stackcls.options import model_from, model_option, settings_from, shared_options, strict_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -80,7 +53,7 @@ def features(
     from stackcls.stages import features as stage
 
     console = Console()
-    settings = _settings(config, overrides, artifacts=artifacts, images=images)
+    settings = settings_from(config, overrides, artifacts=artifacts, images=images)
     result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, refit=refit, listener=console)
     console.list_rejected(dict(result.rejected))
     if dry_run:
@@ -118,7 +91,7 @@ def fit(
 
     keys = {"cv.folds": folds, "cv.seed": seed, "stack.recipe": recipe, "stack.class_weight": class_weight}
     options = [f"{key}={value}" for key, value in keys.items() if value is not None]
-    settings = _settings(config, (*overrides, *options), artifacts=artifacts)
+    settings = settings_from(config, (*overrides, *options), artifacts=artifacts)
     result = stage.run(settings, baseline=baseline, listener=Console())
     click.echo(text.summary(result.report), nl=False)
     click.echo(f"\nwrote {', '.join(str(path) for path in result.files)}")
@@ -145,9 +118,9 @@ def predict(
     from stackcls.console import Console
     from stackcls.stages import predict as stage
 
-    path = model_path or _settings(config, overrides, artifacts=artifacts).files.model
+    path, chosen = model_from(model_path, config, overrides, artifacts)
     stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape") if "-" in inputs else ()
-    rows = list(stage.run(inputs, path, top=top, standard_input=stream, listener=Console()))
+    rows = list(stage.run(inputs, path, top=top, features=chosen, standard_input=stream, listener=Console()))
     click.echo(stage.WRITERS[form](rows), nl=False)
     bad = sum(row.error is not None for row in rows)
     if bad:
@@ -175,9 +148,9 @@ def evaluate(
     from stackcls.report import text
     from stackcls.stages import evaluate as stage
 
-    path = model_path or _settings(config, overrides, artifacts=artifacts).files.model
+    path, chosen = model_from(model_path, config, overrides, artifacts)
     console = Console()
-    report, rejected = stage.run(folder, path, listener=console)
+    report, rejected = stage.run(folder, path, features=chosen, listener=console)
     console.list_rejected(rejected)
     if output:
         report.save(output)
@@ -193,8 +166,25 @@ def report(reports: tuple[Path, ...], config: Path | None, overrides: tuple[str,
     """Show one report, or several side by side."""
     from stackcls.stages import compare
 
-    paths = reports or (_settings(config, overrides, artifacts=artifacts).files.report,)
+    paths = reports or (settings_from(config, overrides, artifacts=artifacts).files.report,)
     click.echo(compare.run(paths), nl=False)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[STORE_OR_MODEL ...]")
+@shared_options
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check(
+    paths: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None, form: str
+) -> int:
+    """Verify feature files and models, and say what they are."""
+    from stackcls.console import Console
+    from stackcls.stages import check as stage
+
+    paths = paths or (settings_from(config, overrides, artifacts=artifacts).files.folder,)
+    results = stage.run(paths, listener=Console())
+    click.echo(stage.WRITERS[form](results), nl=False)
+    return DONE if all(item.sound for item in results) else FAILED
 
 
 @cli.command()
@@ -213,7 +203,7 @@ def weights(config: Path | None, overrides: tuple[str, ...], artifacts: str | No
     from stackcls.console import Console
     from stackcls.stages import weights as stage
 
-    for row in stage.run(_settings(config, overrides, artifacts=artifacts), offline=offline, listener=Console()):
+    for row in stage.run(settings_from(config, overrides, artifacts=artifacts), offline=offline, listener=Console()):
         what = "fetched" if row.fetched else "there"
         click.echo(f"{row.name}: {what}: {row.path or 'no file needed'} ({row.sha256})")
 
@@ -235,17 +225,9 @@ def demo(folder: Path) -> None:
     features_stage.run(data.settings, offline=True, replace=True, listener=console)
     result = fit_stage.run(data.settings, listener=console)
     click.echo(text.summary(result.report))
-    rows = predict_stage.run([str(data.new_images)], data.settings.files.model, top=3, listener=console)
+    rows = predict_stage.run([str(data.new_images)], data.settings.files.safe_model, top=3, listener=console)
     click.echo(predict_stage.as_table(rows))
     click.echo(f"The model and its report are in {data.settings.artifacts}.\n\n{stage.CLOSING}", nl=False)
-
-
-def _settings(config: Path | None, overrides: tuple[str, ...], **options: str | None) -> "Settings":
-    """Read the settings; options of their own win over `--set`, which wins over the file."""
-    from stackcls import config as reader
-
-    named = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
-    return reader.read(config, (*overrides, *named))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

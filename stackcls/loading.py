@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackcls import engines, weightfiles
-from stackcls.backbones import Backbone, Located, architectures
+from stackcls.backbones import Backbone, Located, architectures, bundled_file
 from stackcls.engines import Engine, Extractor
 from stackcls.errors import EngineError, WeightsError
 from stackcls.files import digest_file
@@ -104,6 +104,40 @@ def fetch_all(wanted: Mapping[str, Download], settings: WeightSettings, listener
                 return bars.enter_context(listener.track(url.rsplit("/", 1)[1], size, "B"))
 
             weightfiles.fetch(download, settings.base_url, settings.timeout, started)
+
+
+def find_recorded(name: str, sha256: str, hints: Sequence[str], folder: Path) -> Path | None:
+    """Find the weights of a model's backbone by their content; None for random ones.
+
+    Parameters
+    ----------
+    name : str
+        The backbone's.
+    sha256 : str
+        Of the weights file, or `random:` and the seed.
+    hints : sequence of str
+        Where the file lay at fitting: relative to the model's folder, then absolute.
+    folder : Path
+        The model's; it is searched too, and Keras's cache.
+
+    Raises
+    ------
+    WeightsError
+        If no such file is there; it says where another one lies in its place.
+    """
+    if sha256.startswith("random:"):
+        return None
+    places = [folder / hint for hint in hints]
+    folders = [folder, weightfiles.keras_cache(), bundled_file("mini_vgg").parent]
+    if found := weightfiles.find_by_hash(sha256, places, folders):
+        return found
+    was = f", at fitting {places[-1].name}" if places else ""
+    others = "".join(f"; {path} is another file ({digest_file(path)})" for path in places if path.is_file())
+    raise WeightsError(
+        f"the model's backbone {name!r} needs the weights with SHA-256 {sha256}{was}; looked in "
+        f"{', '.join(map(str, dict.fromkeys([*places, *folders])))}{others}: copy that file beside the model "
+        "(`stackcls weights` fetches published ones)"
+    )
 
 
 def _located(backbone: Backbone, weights: Path | None, precision: str) -> Located:

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stackcls import extraction, loading, weightfiles
-from stackcls.backbones import Backbone, Identity, Located, bundled_file
+from stackcls import extraction, loading
+from stackcls.backbones import Backbone, Identity, Located
 from stackcls.bases import Basis
-from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage, WeightsError
+from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage
 from stackcls.extraction import ImageInput
+from stackcls.learned import LearnedStack
 from stackcls.listener import Listener, Silent
 from stackcls.loading import Prepared
+from stackcls.settings import FeatureSettings
 
 if typing.TYPE_CHECKING:
     from stackcls.stack import StackedClassifier
@@ -70,7 +72,7 @@ class StackModel:
 
     def __init__(
         self,
-        classifier: StackedClassifier,
+        classifier: StackedClassifier | LearnedStack,
         class_names: Sequence[str],
         backbones: Sequence[ModelBackbone],
         engine: str,
@@ -78,7 +80,7 @@ class StackModel:
         trained_on: NDArray[np.uint64],
         created_with: Mapping[str, str],
     ) -> None:
-        self._classifier: StackedClassifier | bytes = classifier
+        self._classifier: StackedClassifier | LearnedStack | bytes = classifier
         self.classes_ = np.array(class_names)
         self.backbones = tuple(backbones)
         self.engine = engine
@@ -104,8 +106,12 @@ class StackModel:
     def classifier(self) -> StackedClassifier:
         """The fitted stack, opened on first use: importing scikit-learn takes a second."""
         if isinstance(self._classifier, bytes):
-            stack: StackedClassifier = pickle.loads(self._classifier)  # noqa: S301  (part of an opened pickle)
-            self._classifier = stack
+            stacked: StackedClassifier = pickle.loads(self._classifier)  # noqa: S301  (part of an opened pickle)
+            self._classifier = stacked
+        elif isinstance(self._classifier, LearnedStack):
+            from stackcls import stack
+
+            self._classifier = stack.from_learned(self._classifier)
         return self._classifier
 
     def predict(self, images: Sequence[ImageLike]) -> NDArray[np.str_]:
@@ -185,6 +191,24 @@ class StackModel:
                 }
             yield from (outcome[position] for position in sorted(outcome))
 
+    def run_as(self, features: FeatureSettings | None, listener: Listener) -> None:
+        """Take engine and batch size from settings that name them; say which of their other settings are not used.
+
+        The rest decides what the features are, and those must be what the model was fitted on.
+        """
+        if features is None:
+            return
+        named = features.model_fields_set
+        self.engine = features.engine if "engine" in named else self.engine
+        self.batch_size = features.batch_size if "batch_size" in named else self.batch_size
+        for key in ("precision", "pooling"):
+            wanted, own = getattr(features, key), sorted({getattr(item.identity, key) for item in self.backbones})
+            if key in named and own != [wanted]:
+                listener.warn(
+                    f"features.{key}: {wanted!r} is not used: the model was fitted on {', '.join(own)} features, and "
+                    "predicts with such; for others run `stackcls features` and `stackcls fit`"
+                )
+
     def check_identities(self, found: Mapping[str, Identity], where: str) -> None:
         """Raise `IdentityMismatch` if features in `where` were not made as the model's were."""
         for item in self.backbones:
@@ -229,22 +253,7 @@ class StackModel:
         return self._prepared[1]
 
     def _find_weights(self, item: ModelBackbone) -> Path | None:
-        """Find a backbone's weights by their content: where they were, beside the model, in Keras's cache."""
-        if item.backbone.weights == "random":
-            return None
-        folder = self.folder or Path()
-        hints = [folder / hint for hint in item.hints]
-        folders = [folder, weightfiles.keras_cache(), bundled_file("mini_vgg").parent]
-        found = weightfiles.find_by_hash(item.identity.weights, hints, folders)
-        if found is None:
-            published = item.backbone.weights == "imagenet"
-            remedy = "run `stackcls weights` on a machine with network, and copy" if published else "copy"
-            was = f", at fitting {Path(item.hints[-1]).name}" if item.hints else ""
-            raise WeightsError(
-                f"the model's backbone {item.backbone.name!r} needs the weights with SHA-256 {item.identity.weights}"
-                f"{was}; looked in {', '.join(map(str, [*hints, *folders]))}: {remedy} the file beside the model"
-            )
-        return found
+        return loading.find_recorded(item.backbone.name, item.identity.weights, item.hints, self.folder or Path())
 
 
 def short_hashes(sha256: Sequence[str]) -> NDArray[np.uint64]:

@@ -1,7 +1,6 @@
-"""`model.joblib` and the card beside it: written together, and checked before anything is opened."""
+"""The two files of a model: `model.safetensors`, which executes nothing, and `model.joblib` with the card beside it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,12 @@ from typing import Any
 import joblib
 from pydantic import TypeAdapter, ValidationError
 
+from stackcls import safemodel
 from stackcls.errors import ModelError, ModelMissing
-from stackcls.files import digest_file, replacing, write_text
+from stackcls.files import digest_file, replacing
 from stackcls.model import StackModel
+from stackcls.safemodel import Origin
+from stackcls.settings import Artifacts
 
 FORMAT = 1
 CHECKED = ("scikit-learn", "mlxtend")
@@ -19,7 +21,7 @@ CHECKED = ("scikit-learn", "mlxtend")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """`model.json`: what is known of a model before its file is opened."""
+    """`model.json`: what is known of `model.joblib` before it is opened."""
 
     sha256: str
     classes: list[str]
@@ -29,62 +31,100 @@ class ModelCard:
     n_images: int
     created_with: dict[str, str]
     format: int = FORMAT
+    store: str = ""
+    matrices: dict[str, str] = field(default_factory=dict)
 
 
 _CARD = TypeAdapter(ModelCard)
 
 
-def save(
-    model: StackModel, path: Path, card_path: Path, recipe: str, n_images: int, scores: Mapping[str, float]
-) -> None:
-    """Write the model and its card, each whole or not at all."""
-    with replacing(path) as temporary:
-        joblib.dump(model, temporary)
-        sha256 = digest_file(temporary)
-    backbones = {item.backbone.name: {"identity": item.identity, "weights": item.hints} for item in model.backbones}
-    card = ModelCard(sha256, model.classes_.tolist(), backbones, dict(scores), recipe, n_images, model.created_with)
-    write_text(card_path, _CARD.dump_json(card, indent=2).decode() + "\n")
+def save(model: StackModel, files: Artifacts, recipe: str, origin: Origin) -> None:
+    """Write both files and the card, each whole or not at all, and put them in place together."""
+    with (
+        replacing(files.safe_model) as safe,
+        replacing(files.model) as pickled,
+        replacing(files.model_card) as described,
+    ):
+        safe.write_bytes(safemodel.dump(model, origin))
+        joblib.dump(model, pickled)
+        backbones = {item.backbone.name: {"identity": item.identity, "weights": item.hints} for item in model.backbones}
+        card = ModelCard(
+            sha256=digest_file(pickled),
+            classes=model.classes_.tolist(),
+            backbones=backbones,
+            scores=origin.scores,
+            recipe=recipe,
+            n_images=origin.n_images,
+            created_with=model.created_with,
+            store=origin.store,
+            matrices=origin.matrices,
+        )
+        described.write_bytes(_CARD.dump_json(card, indent=2) + b"\n")
+
+
+def choose(files: Artifacts) -> Path:
+    """The model to take where none is named: the one that executes nothing, where there is one."""
+    return files.safe_model if files.safe_model.is_file() or not files.model.is_file() else files.model
 
 
 def load(path: str | Path) -> StackModel:
-    """Open a fitted model after checking what `model.json` beside it says.
+    """Open a fitted model after checking it.
 
-    A joblib file can run code when it is opened: load only models from people you trust.
+    `model.safetensors` holds numbers and JSON: opening it executes nothing, so it may come from anyone.
+    `model.joblib` can run any code when it is opened, whatever its checksum: take it only from people you trust.
 
     Parameters
     ----------
     path : str or Path
-        `model.joblib`.
+        `model.safetensors`, or `model.joblib` with `model.json` beside it.
 
     Raises
     ------
     ModelMissing
         If the model or its card is not there.
     ModelError
-        If the file is not the one that the card describes, or was made with library versions that would fail or
-        predict something else.
+        If the file is damaged or not what it says to be, or a `model.joblib` was made with library versions that would
+        fail or predict something else.
     """
     path = Path(path)
-    card_path = path.with_suffix(".json")
-    for needed in (path, card_path):
-        if not needed.is_file():
-            raise ModelMissing(f"{needed}: no such file; `stackcls fit` writes model.joblib and model.json together")
-    try:
-        card = _CARD.validate_json(card_path.read_bytes())
-    except ValidationError as error:
-        raise ModelError(f"{card_path}: not the description of a model ({error.errors()[0]['msg']})") from None
-    if card.format != FORMAT:
-        raise ModelError(f"{card_path}: model format {card.format}, this stackcls reads {FORMAT}")
-    for name in CHECKED:
-        made, here = card.created_with.get(name, "unknown"), version(name)
-        if made.split(".")[:2] != here.split(".")[:2]:
-            raise ModelError(
-                f"{path}: made with {name} {made}, here is {here}; install {name}=={made}, or run `stackcls fit` again"
-            )
-    if digest_file(path) != card.sha256:
-        raise ModelError(f"{path}: not the file that {card_path.name} describes, or damaged; run `stackcls fit` again")
+    if path.suffix == safemodel.SUFFIX:
+        return safemodel.load(path)
+    check_card(path, read_card(path))
     model = joblib.load(path)
     if not isinstance(model, StackModel):
         raise ModelError(f"{path}: holds a {type(model).__name__}, not a model of stackcls")
     model.folder = path.absolute().parent
     return model
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read the card of a `model.joblib`, without opening that."""
+    card_path = path.with_suffix(".json")
+    if not path.is_file():
+        raise ModelMissing(f"{path}: no such file; `stackcls fit` writes model.safetensors, model.joblib and its card")
+    if not card_path.is_file():
+        raise ModelMissing(
+            f"{card_path}: no such file; `stackcls fit` writes it with model.joblib. Without it {path.name} cannot be "
+            "checked, and opening it can run code: use model.safetensors, or joblib.load if you trust who made it"
+        )
+    try:
+        card = _CARD.validate_json(card_path.read_bytes())
+    except ValidationError as error:
+        raise ModelError(f"{card_path}: not the description of a model ({error.errors()[0]['msg']})") from None
+    if card.format != FORMAT:
+        raise ModelError(f"{card_path}: model format {card.format}, this stackcls reads {FORMAT}; use a newer stackcls")
+    return card
+
+
+def check_card(path: Path, card: ModelCard) -> None:
+    """Check a `model.joblib` against its card, without opening it; raise `ModelError` where it would not do."""
+    for name in CHECKED:
+        made, here = card.created_with.get(name, "unknown"), version(name)
+        if made.split(".")[:2] != here.split(".")[:2]:
+            raise ModelError(
+                f"{path}: made with {name} {made}, here is {here}; install {name}=={made}, use model.safetensors, "
+                "which does not depend on it, or run `stackcls fit` again"
+            )
+    if digest_file(path) != card.sha256:
+        described = path.with_suffix(".json").name
+        raise ModelError(f"{path}: not the file that {described} describes, or damaged; run `stackcls fit` again")

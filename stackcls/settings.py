@@ -152,12 +152,17 @@ class Artifacts:
 
     @property
     def model(self) -> Path:
-        """The fitted stack."""
+        """The fitted stack, for `joblib.load`; opening it can run code."""
         return self.folder / "model.joblib"
 
     @property
+    def safe_model(self) -> Path:
+        """The same as plain arrays and JSON; opening it executes nothing."""
+        return self.folder / "model.safetensors"
+
+    @property
     def model_card(self) -> Path:
-        """What is checked before the model is loaded."""
+        """What is checked before `model.joblib` is loaded."""
         return self.folder / "model.json"
 
     @property

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +11,15 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from stackcls.bases import Basis
 from stackcls.errors import StoreError
 from stackcls.files import digest_file, replacing
-from stackcls.store import FORMAT, ROWS, USER_BLOCK, VERSION, ImageTable, MatrixInfo, RowChunks
+from stackcls.store import ROWS
+from stackcls.storeformat import FORMAT, USER_BLOCK, VERSION, ImageTable, MatrixInfo
+
+RowChunks = Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
 def write(

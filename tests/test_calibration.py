@@ -233,7 +233,7 @@ def test_a_store_whose_ranges_were_exchanged_is_refused(int8, fake_engine):
         f"{store.FORMAT} 1 sha256={digest_file(int8.files.features, store.USER_BLOCK)}\n".encode().ljust(512, b"\0")
     )
     int8.files.features.write_bytes(raw)
-    with pytest.raises(StoreError, match="the basis of 'one' is not the one that its identity names"):
+    with pytest.raises(StoreError, match="features/one: its basis is not the one that its identity names"):
         Store(int8.files.features)
 
 

@@ -58,6 +58,7 @@ def test_the_demo_runs_offline_and_the_stack_is_at_least_as_good(stackcls, tmp_p
     assert commands == ["features", "fit", "predict"]
     assert {path.name for path in (tmp_path / "demo" / "artifacts").iterdir()} == {
         "features.h5",
+        "model.safetensors",
         "model.joblib",
         "model.json",
         "report.json",

@@ -13,29 +13,33 @@ TREES = {
     )
     for path in (ROOT / "stackcls").rglob("*.py")
 }
-TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console", "stackcls.exits"}
+TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console", "stackcls.exits", "stackcls.options"}
 WORKINGS = [
     "assembly",
     "calibration",
     "computation",
+    "damage",
     "extraction",
     "listing",
     "loading",
     "model",
     "modelfile",
+    "safemodel",
     "scoring",
+    "soundness",
     "training",
     "validation",
 ]
 ONLY = {
-    "h5py": {"stackcls.store", "stackcls.storewriter"},
+    "h5py": {"stackcls.store", "stackcls.storeformat", "stackcls.storewriter"},
     "psutil": {"stackcls.processes"},
-    "click": {"stackcls.cli", "stackcls.console", "stackcls.exits"},
+    "click": {"stackcls.cli", "stackcls.console", "stackcls.exits", "stackcls.options"},
     "sklearn": {"stackcls.stack", "stackcls.learners"},
     "sklearn.metrics": set(TREES),
     "sklearn.datasets": {"stackcls.stages.demo"},
     "mlxtend": {"stackcls.stack"},
     "mlxtend.evaluate": set(TREES),
+    "safetensors": {"stackcls.safemodel"},
     "tensorflow": {"stackcls.engines.graphs", "stackcls.engines.tensorflow"},
     "keras": {"stackcls.engines.graphs", "stackcls.engines.keras_models"},
     "openvino": {"stackcls.engines.openvino", "stackcls.engines.int8"},

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from stackcls import config, load
+from stackcls import config
 from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage, WeightsError
 from stackcls.files import digest_file
 from stackcls.stages import features, fit
 from stackcls.store import Store
-from tests.conftest import FAKE_BACKBONES, make_settings, write_photo, write_photos
+from tests.conftest import make_settings, write_photo, write_photos
 
 
 @pytest.fixture
@@ -132,75 +132,6 @@ def test_knows_the_images_it_was_fitted_on(model, fitted, tmp_path):
     seen = digest_file(fitted.images / "blue" / "03.png")
     new = digest_file(write_photo(tmp_path / "new.png", (1, 2, 3), 99))
     assert model.seen([new, seen, new]).tolist() == [False, True, False]
-
-
-@pytest.fixture
-def with_weights(tmp_path, photos, fake_engine, monkeypatch):
-    """Fit with a weights file of one's own; gives a function, and the list of files that the engine was handed."""
-    handed = []
-    prepare = fake_engine.prepare
-    monkeypatch.setattr(fake_engine, "prepare", lambda *args: handed.append(args[0].weights) or prepare(*args))
-
-    def run(weights):
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        weights.write_bytes(b"weights of one")
-        own = {"name": "one", "architecture": "MobileNet", "input_size": 32, "weights": str(weights)}
-        settings = make_settings(photos, tmp_path / "artifacts", features={"backbones": [own, FAKE_BACKBONES[1]]})
-        features.run(settings)
-        fit.run(settings)
-        handed.clear()
-        return settings
-
-    return run, handed
-
-
-@pytest.mark.parametrize("opened_by", [joblib.load, load])
-def test_a_moved_folder_brings_its_weights(with_weights, tmp_path, photos, opened_by, monkeypatch):
-    run, handed = with_weights
-    settings = run(tmp_path / "artifacts" / "weights" / "one.weights.h5")
-    moved = tmp_path / "elsewhere" / "moved"
-    moved.parent.mkdir()
-    shutil.move(settings.artifacts, moved)
-    for path in (moved / "model.joblib", "moved/model.joblib"):
-        handed.clear()
-        monkeypatch.chdir(moved.parent)
-        model = opened_by(path)
-        # The weights are looked for later, when the working folder may be another.
-        monkeypatch.chdir(tmp_path)
-        assert model.predict(photos / "red" / "00.png").tolist() == ["red"]
-        assert handed[0].resolve() == moved / "weights" / "one.weights.h5"
-
-
-def test_weights_that_stayed_are_found_by_the_moved_model(with_weights, tmp_path, photos):
-    run, handed = with_weights
-    settings = run(tmp_path / "weights" / "one.weights.h5")
-    moved = tmp_path / "far" / "far" / "away"
-    shutil.copytree(settings.artifacts, moved)
-    assert joblib.load(moved / "model.joblib").predict(photos / "red" / "00.png").tolist() == ["red"]
-    assert handed == [tmp_path / "weights" / "one.weights.h5", None]
-
-
-def test_weights_beside_the_model_are_found_by_content(with_weights, tmp_path, photos):
-    run, handed = with_weights
-    settings = run(tmp_path / "weights" / "one.weights.h5")
-    (settings.artifacts / "a.weights.h5").write_bytes(b"of another")
-    (tmp_path / "weights" / "one.weights.h5").rename(settings.artifacts / "renamed.weights.h5")
-    assert joblib.load(settings.files.model).predict(photos / "red" / "00.png").tolist() == ["red"]
-    assert handed[0] == settings.artifacts / "renamed.weights.h5"
-
-
-@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(b"weights of 0ne")])
-def test_weights_that_are_gone_or_different_are_named(with_weights, tmp_path, photos, change):
-    run, _ = with_weights
-    weights = tmp_path / "weights" / "one.weights.h5"
-    settings = run(weights)
-    digest = digest_file(weights)
-    change(weights)
-    message = (
-        f"'one' needs the weights with SHA-256 {digest}, at fitting one.weights.h5; looked in .*{settings.artifacts}"
-    )
-    with pytest.raises(WeightsError, match=message):
-        joblib.load(settings.files.model).predict(photos / "red" / "00.png")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def test_load_refuses_a_changed_file(fitted):
 def test_load_refuses_other_library_versions(fitted, name):
     versions = json.loads(fitted.files.model_card.read_text("utf-8"))["created_with"]
     edit_card(fitted, created_with=versions | {name: "0.1.2"})
-    with pytest.raises(ModelError, match=f"made with {name} 0.1.2, here is .*; install {name}==0.1.2, or run"):
+    with pytest.raises(
+        ModelError, match=f"made with {name} 0.1.2, here is .*; install {name}==0.1.2, use model.safe.*or run"
+    ):
         load(fitted.files.model)
     edit_card(fitted, created_with={key: value for key, value in versions.items() if key != name})
     with pytest.raises(ModelError, match=f"made with {name} unknown"):
@@ -66,10 +68,16 @@ def test_load_refuses_other_library_versions(fitted, name):
     assert load(fitted.files.model).classes_.tolist() == ["blue", "green", "red"]
 
 
-@pytest.mark.parametrize("missing", ["model.joblib", "model.json"])
-def test_load_needs_both_files(fitted, missing):
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("model.joblib", "`stackcls fit` writes model.safetensors, model.joblib and its card"),
+        ("model.json", "cannot be checked, and opening it can run code: use model.safetensors, or joblib.load if you"),
+    ],
+)
+def test_load_needs_both_files(fitted, missing, message):
     (fitted.artifacts / missing).unlink()
-    with pytest.raises(ModelMissing, match=f"{missing}: no such file; `stackcls fit` writes"):
+    with pytest.raises(ModelMissing, match=f"{missing}: no such file; .*{message}"):
         load(fitted.files.model)
 
 

@@ -9,6 +9,7 @@ import joblib
 import pytest
 import yaml
 
+from stackcls import engines
 from stackcls.stages import features, fit
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo, write_photos
 
@@ -231,8 +232,9 @@ def test_the_model_of_the_configuration_is_used(stackcls, model, new, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["new", "--model", "gone.joblib"], 1, "error: gone.joblib: no such file; `stackcls fit` writes model.joblib"),
-        (["new"], 1, "error: artifacts/model.joblib: no such file"),
+        (["new", "--model", "gone.joblib"], 1, "error: gone.joblib: no such file; `stackcls fit` writes model."),
+        (["new", "--model", "gone.safetensors"], 1, "error: gone.safetensors: no such file; `stackcls fit` writes"),
+        (["new"], 1, "error: artifacts/model.safetensors: no such file"),
         (["gone", "--model", "MODEL"], 1, "error: gone: no such file or folder"),
         (["empty", "--model", "MODEL"], 1, "error: no images in empty; looked for .bmp"),
         (["gone.h5", "--model", "MODEL"], 1, "error: gone.h5: no feature file there"),
@@ -252,3 +254,41 @@ def test_what_cannot_be_done(stackcls, settings, fake_engine, new, monkeypatch, 
     assert (found, out) == (status, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_the_engine_is_the_settings_and_the_features_are_the_models(stackcls, settings, model, new, monkeypatch):
+    asked = []
+    choose = engines.choose
+    monkeypatch.setattr(engines, "choose", lambda name, precision: asked.append(name) or choose(name, precision))
+    options = [
+        "--set",
+        "features.engine=openvino",
+        "--set",
+        "features.precision=int8",
+        "--set",
+        "features.batch_size=2",
+    ]
+    plain = stackcls("predict", new, "--model", model)
+    status, out, err = stackcls("predict", new, "--model", model, *options)
+    assert (status, out) == plain[:2]
+    assert asked == ["auto", "openvino"]
+    assert err == (
+        "warning: features.precision: 'int8' is not used: the model was fitted on float32 features, and predicts with "
+        "such; for others run `stackcls features` and `stackcls fit`\n"
+    )
+    status, _, err = stackcls("evaluate", new, "--model", model, *options)
+    assert (status, asked[-1]) == (0, "openvino")
+    assert "features.precision: 'int8' is not used" in err
+    assert stackcls("predict", new, "--model", model, "--set", "features.engine=opencv")[0] == 2
+
+
+def test_without_a_name_the_model_that_executes_nothing_is_taken(stackcls, settings, model, new, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a pickle was opened")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(joblib, "load", refuse)
+        assert stackcls("predict", new, "--artifacts", settings.artifacts)[0] == 0
+        assert stackcls("evaluate", new, "--artifacts", settings.artifacts)[0] == 0
+    settings.files.safe_model.unlink()
+    assert stackcls("predict", new, "--artifacts", settings.artifacts)[0] == 0

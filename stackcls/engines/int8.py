@@ -97,8 +97,9 @@ def apply_ranges(model: openvino.Model, basis: Basis, name: str) -> None:
         If the ranges are not of this network.
     """
     steps = {step.get_friendly_name(): step for step in model.get_ordered_ops()}
-    layout, numbers = json.loads(basis.layout), _Reader(basis.values)
+    numbers = _Reader(basis.values)
     try:
+        layout = json.loads(basis.layout)
         if layout["network"] != _structure(model):
             raise ValueError("its steps are others")
         for item in layout["ranges"]:

@@ -14,11 +14,14 @@ from stackcls.listing import Listing, hash_all
 from stackcls.model import StackModel
 from stackcls.report.results import STACK, Report
 from stackcls.scoring import Predictions
+from stackcls.settings import FeatureSettings
 from stackcls.sources import ImageEntry
 from stackcls.versions import created_with
 
 
-def run(images: Path, model_path: Path, *, listener: Listener | None = None) -> tuple[Report, dict[str, str]]:
+def run(
+    images: Path, model_path: Path, *, features: FeatureSettings | None = None, listener: Listener | None = None
+) -> tuple[Report, dict[str, str]]:
     """Score a model, and each of its single backbones, on labelled images.
 
     Parameters
@@ -26,7 +29,9 @@ def run(images: Path, model_path: Path, *, listener: Listener | None = None) -> 
     images : Path
         Class folders, a manifest or a CUB-200-2011 folder.
     model_path : Path
-        `model.joblib`.
+        `model.safetensors` or `model.joblib`.
+    features : FeatureSettings, optional
+        Engine and batch size, where they name one, instead of those at fitting; all else is the model's own.
     listener : Listener, optional
 
     Returns
@@ -43,6 +48,7 @@ def run(images: Path, model_path: Path, *, listener: Listener | None = None) -> 
     listener = listener or Silent()
     start = time.perf_counter()
     fitted = modelfile.load(model_path)
+    fitted.run_as(features, listener)
     listing = hash_all(sources.scan(images), listener)
     notes: list[str] = []
     entries = _unseen(fitted, listing, notes)

@@ -18,6 +18,7 @@ from stackcls.listener import Listener, Silent
 from stackcls.model import ModelBackbone, StackModel
 from stackcls.report import pictures, text
 from stackcls.report.results import STACK, Report
+from stackcls.safemodel import Origin
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, MatrixInfo, Store
 from stackcls.training import TrainingSet, class_counts, images_needed
@@ -82,13 +83,16 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         chosen = _choose(store, settings)
         training = _load(store, list(chosen), settings, listener)
         matrices = {name: store.matrices[name] for name in chosen}
+        digests = store.digest, {name: store.digests[name] for name in chosen}
         validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
     report = _report(training.data, validated, settings, notes, time.perf_counter() - start)
+    means = {name: score.mean for name, score in report.scores.items()}
+    origin = Origin(report.n_images, means, *digests)
     lock.verify()
-    return FitResult(report, _write(settings, training, validated, report, chosen, matrices))
+    return FitResult(report, _write(settings, training, validated, report, origin, chosen, matrices))
 
 
 def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -215,6 +219,7 @@ def _write(
     training: _Rows,
     validated: Validated,
     report: Report,
+    origin: Origin,
     chosen: dict[str, Backbone],
     matrices: dict[str, MatrixInfo],
 ) -> tuple[Path, ...]:
@@ -234,14 +239,21 @@ def _write(
         trained_on=model.short_hashes([training.table.sha256[row] for row in training.rows]),
         created_with=report.created_with,
     )
-    means = {name: score.mean for name, score in report.scores.items()}
     with together(first=files.model, last=files.model_card):
         report.save(files.report)
         write_text(files.report_text, text.document(report))
         pictures.save_confusion(report, files.confusion)
         write_text(files.predictions, _predictions_csv(training, validated))
-        modelfile.save(fitted, files.model, files.model_card, report.recipe, report.n_images, means)
-    return files.model, files.model_card, files.report, files.report_text, files.confusion, files.predictions
+        modelfile.save(fitted, files, report.recipe, origin)
+    return (
+        files.safe_model,
+        files.model,
+        files.model_card,
+        files.report,
+        files.report_text,
+        files.confusion,
+        files.predictions,
+    )
 
 
 def _hints(backbone: Backbone, folder: Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from stackcls.errors import SourceError, SourceMissing
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
 from stackcls.report import text
+from stackcls.settings import FeatureSettings
 from stackcls.store import ROWS, Store
 
 
@@ -55,6 +56,7 @@ def run(
     model_path: Path,
     *,
     top: int = 5,
+    features: FeatureSettings | None = None,
     standard_input: Iterable[str] = (),
     listener: Listener | None = None,
 ) -> Iterator[Row]:
@@ -65,9 +67,11 @@ def run(
     inputs : sequence of str
         Image files, folders (searched through), one feature file (`.h5`), or `-` for paths on standard input.
     model_path : Path
-        `model.joblib`.
+        `model.safetensors` or `model.joblib`.
     top : int
         How many labels to name for each image.
+    features : FeatureSettings, optional
+        Engine and batch size, where they name one, instead of those at fitting; all else is the model's own.
     standard_input : iterable of str
         Where `-` reads from: one path per line.
     listener : Listener, optional
@@ -79,6 +83,7 @@ def run(
     """
     listener = listener or Silent()
     fitted = modelfile.load(model_path)
+    fitted.run_as(features, listener)
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         yield from _predict_store(fitted, Path(inputs[0]), top)
         return

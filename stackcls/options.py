@@ -1,0 +1,54 @@
+"""Options that several commands have, and what they stand for."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from stackcls.settings import FeatureSettings, Settings
+
+Command = Callable[..., Any]
+
+
+def shared_options(command: Command) -> Command:
+    """Add the options of every command that reads settings."""
+    for option in (
+        click.option("--artifacts", metavar="DIR", help="Folder of the artifacts."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: cv.folds=5."),
+        click.option("-c", "--config", type=click.Path(path_type=Path), help="Settings [./pipeline.yaml if there]."),
+    ):
+        command = option(command)
+    return command
+
+
+def model_option(command: Command) -> Command:
+    """Add the option that names a model."""
+    return click.option(
+        "--model", "model_path", type=click.Path(path_type=Path), help="The model [ARTIFACTS/model.safetensors]."
+    )(command)
+
+
+strict_option = click.option("--strict", is_flag=True, help="Exit with 1 if an image could not be read.")
+
+
+def settings_from(config: Path | None, overrides: tuple[str, ...], **options: str | None) -> "Settings":
+    """Read the settings; options of their own win over `--set`, which wins over the file."""
+    from stackcls import config as reader
+
+    named = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
+    return reader.read(config, (*overrides, *named))
+
+
+def model_from(
+    path: Path | None, config: Path | None, overrides: tuple[str, ...], artifacts: str | None
+) -> "tuple[Path, FeatureSettings | None]":
+    """Return the model's file, and how the settings want features made; a named model needs no settings."""
+    from stackcls import modelfile
+
+    if path is not None and config is None and not overrides:
+        return path, None
+    settings = settings_from(config, overrides, artifacts=artifacts)
+    return path or modelfile.choose(settings.files), settings.features

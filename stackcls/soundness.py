@@ -1,0 +1,265 @@
+"""Whether a feature file or a model is sound: what is wrong with it, by name, and in short what it is."""
+
+import hashlib
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stackcls import damage, loading, modelfile, safemodel
+from stackcls.backbones import Backbone, Identity
+from stackcls.damage import Finding
+from stackcls.errors import StackclsError, StoreDamaged, StoreError, WeightsError
+from stackcls.listener import Listener
+from stackcls.safemodel import Origin
+from stackcls.store import ImageTable, MatrixInfo, Store
+from stackcls.storeformat import read_header
+
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One file after a check.
+
+    Attributes
+    ----------
+    path : str
+    kind : str
+        `feature file`, `model`, or `unknown`.
+    problems : tuple of Finding
+        What makes it unfit for use.
+    remarks : tuple of Finding
+        What its user should know; it works all the same.
+    facts : mapping
+        What it is, for a reader.
+    """
+
+    path: str
+    kind: str
+    problems: tuple[Finding, ...]
+    remarks: tuple[Finding, ...]
+    facts: Mapping[str, Any]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What both formats of a model say of it."""
+
+    classes: Sequence[str]
+    identities: Mapping[str, Identity]
+    hints: Mapping[str, Sequence[str]]
+    origin: Origin
+    recipe: str
+    created_with: Mapping[str, str]
+
+
+def check_store(path: Path, listener: Listener) -> Checked:
+    """Check a feature file: its checksum and every matrix's, its table of images, its descriptions."""
+    try:
+        store = Store(path)
+    except StoreError as error:
+        problems = [Finding("file", _without(path, error))]
+        if isinstance(error, StoreDamaged) and path.stat().st_size:
+            problems += damage.find(path)
+        return Checked(str(path), "feature file", tuple(problems), (), {})
+    with store:
+        problems = [*_check_table(store.table), *_check_matrices(store, listener)]
+        return Checked(str(path), "feature file", tuple(problems), (), _store_facts(store))
+
+
+def check_model(path: Path) -> Checked:
+    """Check a model of either format, and the weights that it needs; nothing of a `model.joblib` is executed."""
+    try:
+        described = _describe(path)
+    except (StackclsError, TypeError, KeyError, ValueError) as error:
+        return Checked(str(path), "model", (Finding("file", _without(path, error)),), (), {})
+    problems = []
+    for name, identity in described.identities.items():
+        try:
+            loading.find_recorded(name, identity.weights, described.hints[name], path.absolute().parent)
+        except WeightsError as error:
+            problems.append(Finding(f"backbones/{name}", str(error)))
+    remarks = [*_compare_with_store(path, described), *_compare_with_other_format(path, described)]
+    if path.suffix != safemodel.SUFFIX:
+        remarks.append(Finding("file", "opening it can run any code: do so only if you trust who made it"))
+    return Checked(str(path), "model", tuple(problems), tuple(remarks), _model_facts(described))
+
+
+def _without(path: Path, error: Exception) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _check_table(table: ImageTable) -> Iterator[Finding]:
+    for where, names in (("class_names", table.class_names), ("groups/names", table.group_names)):
+        if twice := [name for name, count in Counter(names).items() if count > 1 or not name]:
+            yield Finding(where, f"empty or more than once: {_some(twice)}")
+    if twice := [path for path, count in Counter(table.paths).items() if count > 1 or not path]:
+        yield Finding("images/path", f"empty or more than once: {_some(twice)}")
+    if unsorted := [later for path, later in itertools.pairwise(table.paths) if later < path]:
+        yield Finding("images/path", f"not sorted at {_some(unsorted)}")
+    if both := sorted(table.rejected.keys() & set(table.paths)):
+        yield Finding("rejected/path", f"also among the images: {_some(both)}")
+    rows = zip(table.paths, table.sha256, strict=True)
+    if bad := [path for path, digest in rows if not re.fullmatch("[0-9a-f]{64}", digest)]:
+        yield Finding("images/sha256", f"no SHA-256 at {_some(bad)}")
+    for name, column, names in (
+        ("label", table.labels, table.class_names),
+        ("group", table.groups, table.group_names),
+    ):
+        outside = np.flatnonzero((column < -1) | (column >= len(names)))
+        if outside.size:
+            where = _some([f"{table.paths[row]} ({column[row]})" for row in outside[: NAMED + 1]])
+            yield Finding(f"images/{name}", f"{outside.size} outside -1..{len(names) - 1}: {where}")
+
+
+def _check_matrices(store: Store, listener: Listener) -> Iterator[Finding]:
+    total = len(store.matrices) * len(store.table.paths)
+    with listener.track("check", total, "row") as advance:
+        for name, info in store.matrices.items():
+            where, state, bad = f"features/{name}", hashlib.sha256(), 0
+            first = ""
+            try:
+                for start, rows in store.chunks(name):
+                    state.update(rows.tobytes())
+                    strange = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+                    first = first or (store.table.paths[start + strange[0]] if strange.size else "")
+                    bad += strange.size
+                    advance(len(rows))
+            except OSError as error:
+                yield Finding(where, f"cannot be read: {error}")
+                continue
+            if state.hexdigest() != store.digests[name]:
+                yield Finding(where, "its SHA-256 does not hold: its values are not those that were written")
+            if bad:
+                yield Finding(where, f"NaN or infinite in {bad} rows, first at {first!r}")
+            yield from _check_description(where, info)
+
+
+def _check_description(where: str, info: MatrixInfo) -> Iterator[Finding]:
+    try:
+        backbone = Backbone.from_dict(info.provenance["configured"])
+        stated = replace(backbone.identity(info.identity.weights, info.identity.precision), basis=info.identity.basis)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        yield Finding(where, f"its provenance does not say which backbone made it ({type(error).__name__}: {error})")
+        return
+    if differences := stated.differences(info.identity):
+        yield Finding(where, f"its provenance is of another identity: {'; '.join(differences)}")
+
+
+def _some(names: Sequence[object]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(repr(name) if isinstance(name, str) else str(name) for name in names[:NAMED]) + more
+
+
+def _store_facts(store: Store) -> dict[str, Any]:
+    table = store.table
+    return {
+        "format": "feature file, version 1",
+        "images": len(table.paths),
+        "classes": len(table.class_names),
+        "without a label": int((table.labels < 0).sum()),
+        "rejected": len(table.rejected),
+        "source": table.source,
+        "backbones": {
+            name: {"features": info.width, "precision": info.identity.precision, "pooling": info.identity.pooling}
+            | {key: value for key, value in info.provenance.items() if isinstance(value, str)}
+            for name, info in store.matrices.items()
+        },
+        "made with": dict(store.created_with),
+    }
+
+
+def _describe(path: Path) -> _Described:
+    """What a model says of itself; raise where it is not sound."""
+    if path.suffix == safemodel.SUFFIX:
+        model, description = safemodel.load(path), safemodel.read(path)[0]
+        return _Described(
+            classes=description.classes,
+            identities={item.backbone.name: item.identity for item in model.backbones},
+            hints={item.backbone.name: item.hints for item in model.backbones},
+            origin=description.origin,
+            recipe=description.stack.recipe,
+            created_with=description.created_with,
+        )
+    card = modelfile.read_card(path)
+    modelfile.check_card(path, card)
+    return _describe_card(card)
+
+
+def _describe_card(card: modelfile.ModelCard) -> _Described:
+    return _Described(
+        classes=card.classes,
+        identities={name: Identity(**item["identity"]) for name, item in card.backbones.items()},
+        hints={name: [str(hint) for hint in item["weights"]] for name, item in card.backbones.items()},
+        origin=Origin(card.n_images, card.scores, card.store, card.matrices),
+        recipe=card.recipe,
+        created_with=card.created_with,
+    )
+
+
+def _compare_with_store(path: Path, described: _Described) -> Iterator[Finding]:
+    """Say whether the features that lie beside the model are still those that it was fitted on."""
+    file = path.with_name("features.h5")
+    if not file.is_file() or not described.origin.store:
+        return
+    try:
+        if read_header(file) == described.origin.store:
+            return
+        with Store(file) as store:
+            changes = list(_changes(store, described))
+    except StoreError as error:
+        yield Finding(file.name, f"cannot be compared with the model: {_without(file, error)}")
+        return
+    what = "; ".join(changes) or "its images, labels or other matrices have changed since"
+    remedy = "the model predicts as it was fitted; `stackcls fit` fits a new one"
+    yield Finding(file.name, f"is not what the model was fitted on: {what}; {remedy}")
+
+
+def _changes(store: Store, described: _Described) -> Iterator[str]:
+    for name, identity in described.identities.items():
+        if name not in store.matrices:
+            yield f"{name} is no longer there"
+        elif differences := identity.differences(store.matrices[name].identity):
+            yield f"{name} was made otherwise ({'; '.join(differences)})"
+        elif store.digests[name] != described.origin.matrices.get(name):
+            yield f"{name} has other rows or values"
+
+
+def _compare_with_other_format(path: Path, described: _Described) -> Iterator[Finding]:
+    """Say where `model.safetensors` and the card of `model.joblib` beside it are of two fits."""
+    card = path.with_suffix(".json")
+    if path.suffix != safemodel.SUFFIX or not card.is_file() or not path.with_suffix(".joblib").is_file():
+        return
+    try:
+        other = _describe_card(modelfile.read_card(path.with_suffix(".joblib")))
+    except (StackclsError, TypeError, KeyError, ValueError) as error:
+        yield Finding(card.name, f"cannot be compared with the model: {error}")
+        return
+    if (list(other.classes), other.origin) != (list(described.classes), described.origin):
+        yield Finding(path.with_suffix(".joblib").name, "is of another fit; `stackcls fit` writes both")
+
+
+def _model_facts(described: _Described) -> dict[str, Any]:
+    return {
+        "format": "model, version 1",
+        "fitted on": f"{described.origin.n_images} images",
+        "classes": len(described.classes),
+        "recipe": described.recipe,
+        "accuracy in cross-validation": {"stack": described.origin.scores.get("stack")},
+        "backbones": {
+            name: {"precision": identity.precision, "pooling": identity.pooling, "weights": identity.weights}
+            for name, identity in described.identities.items()
+        },
+        "made with": dict(described.created_with),
+    }

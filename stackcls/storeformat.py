@@ -1,0 +1,188 @@
+"""What a feature file says (HDF5, format version 1): its first line, its table of images, its matrices' descriptions.
+
+Nothing of it is trusted before it was looked at: a file whose checksum holds may still be made by someone else.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from stackcls.backbones import Identity
+from stackcls.bases import Basis
+from stackcls.errors import StoreDamaged, StoreError, StoreMissing
+from stackcls.files import digest_file
+
+FORMAT, VERSION = "stackcls-features", 1
+USER_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """What a store says of its images, row by row, sorted by path.
+
+    Attributes
+    ----------
+    paths, sha256, splits : tuple of str
+        Relative POSIX path, SHA-256 of the file's bytes, and split (empty where none), one per row.
+    labels : ndarray of int32
+        Index into `class_names`, -1 where unlabelled.
+    groups : ndarray of int64
+        Index into `group_names`, -1 where none.
+    class_names, group_names : tuple of str
+    rejected : mapping of str to str
+        Images that could not be read, and why.
+    source : str
+        What the configuration called the source.
+    """
+
+    paths: tuple[str, ...]
+    sha256: tuple[str, ...]
+    splits: tuple[str, ...]
+    labels: NDArray[np.int32]
+    groups: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    rejected: Mapping[str, str]
+    source: str
+
+    def equals(self, other: "ImageTable") -> bool:
+        """Whether both say the same of the same images in the same order."""
+        return all(
+            bool(np.array_equal(mine, theirs)) if isinstance(mine, np.ndarray) else mine == theirs
+            for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class MatrixInfo:
+    """What a store says of one feature matrix, and the basis that it was made on, where it has one."""
+
+    identity: Identity
+    provenance: Mapping[str, Any]
+    width: int
+    basis: Basis | None = None
+
+
+def read_header(path: Path) -> str:
+    """Read the first line: the SHA-256 of all that follows the user block.
+
+    Raises
+    ------
+    StoreMissing
+        If there is no such file.
+    StoreError
+        If it is no feature file, or of another version.
+    """
+    if not path.is_file():
+        raise StoreMissing(f"{path}: no feature file there; `stackcls features` makes one")
+    with open(path, "rb") as raw:
+        header = raw.read(USER_BLOCK).decode("ascii", "replace")
+    match = re.fullmatch(rf"{FORMAT} (\d+) sha256=([0-9a-f]{{64}})\n\0*", header)
+    if not header:
+        raise StoreDamaged(f"{path}: damaged (it is empty); delete it and run `stackcls features`")
+    if not match:
+        raise StoreError(f"{path}: not a feature file of stackcls, or its first bytes are damaged; move it elsewhere")
+    if int(match[1]) != VERSION:
+        raise StoreError(f"{path}: format version {match[1]}, this stackcls reads {VERSION}; use a newer stackcls")
+    return match[2]
+
+
+def verify(path: Path) -> str:
+    """Check the first line and the checksum that it names; return that."""
+    stated = read_header(path)
+    if digest_file(path, USER_BLOCK) != stated:
+        raise StoreDamaged(f"{path}: damaged (its checksum does not hold); delete it and run `stackcls features`")
+    return stated
+
+
+def read_table(file: h5py.File) -> ImageTable:
+    """Read what is said of the images; raise `ValueError`, `KeyError`, `TypeError` or `OSError` where it is not so."""
+    paths = _strings(file, "images/path")
+    labels, groups = _values(file, "images/label", np.int32), _values(file, "images/group", np.int64)
+    sha256, splits = _strings(file, "images/sha256"), _strings(file, "images/split")
+    for name, rows in (("label", len(labels)), ("group", len(groups)), ("sha256", len(sha256)), ("split", len(splits))):
+        if rows != len(paths):
+            raise ValueError(f"images/{name} has {rows} rows, images/path {len(paths)}")
+    rejected = _strings(file, "rejected/path"), _strings(file, "rejected/reason")
+    return ImageTable(
+        paths=paths,
+        sha256=sha256,
+        splits=splits,
+        labels=labels,
+        groups=groups,
+        class_names=_class_names(file.attrs["class_names"]),
+        group_names=_strings(file, "groups/names"),
+        rejected=dict(zip(*rejected, strict=True)),
+        source=str(file.attrs["source"]),
+    )
+
+
+def read_info(file: h5py.File, name: str, n_rows: int) -> MatrixInfo:
+    """Read what is said of one matrix; raise as `read_table` does."""
+    dataset = _plain(file, f"features/{name}", 2)
+    if dataset.dtype != np.float32 or len(dataset) != n_rows:
+        raise ValueError(f"is {dataset.dtype} of shape {dataset.shape}; float32 with {n_rows} rows is needed")
+    identity, basis = Identity.from_json(dataset.attrs["identity"]), None
+    if name in file.get("bases", ()):
+        group = file["bases"][name]
+        layout = _plain(file, f"bases/{name}/layout", 0).asstr()[()]
+        basis = Basis(str(group.attrs["kind"]), layout, _values(file, f"bases/{name}/values", np.float32))
+    if (basis.digest if basis else "") != identity.basis:
+        raise ValueError("its basis is not the one that its identity names")
+    provenance = json.loads(dataset.attrs["provenance"])
+    if not isinstance(provenance, dict):
+        raise ValueError("its provenance is no mapping")
+    return MatrixInfo(identity, provenance, int(dataset.shape[1]), basis)
+
+
+def places(path: Path) -> dict[str, tuple[int, int, str]]:
+    """Where each matrix lies in a file that may be damaged: first byte, number of bytes, SHA-256 as stated.
+
+    HDF5 can fail in any way on a damaged file, also not return: call this in a process of its own.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        found = file["features"].items()
+        return {
+            name: (dataset.id.get_offset() or 0, dataset.nbytes, str(dataset.attrs["sha256"]))
+            for name, dataset in found
+        }
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names is no list of names")
+    return tuple(names)
+
+
+def _strings(file: h5py.File, where: str) -> tuple[str, ...]:
+    return tuple(_plain(file, where, 1).asstr()[:].tolist())
+
+
+def _values(file: h5py.File, where: str, kind: type[np.generic]) -> NDArray[Any]:
+    dataset = _plain(file, where, 1)
+    if dataset.dtype != kind:
+        raise ValueError(f"{where} is {dataset.dtype}; {np.dtype(kind)} is needed")
+    values: NDArray[Any] = dataset[:]
+    return values
+
+
+def _plain(file: h5py.File, where: str, dimensions: int) -> h5py.Dataset:
+    """A dataset that lies in the file as it is: not elsewhere, not compressed, not larger than the file."""
+    dataset = file[where]
+    if not isinstance(dataset, h5py.Dataset) or dataset.file.filename != file.filename:
+        raise ValueError(f"{where} is no dataset of this file")
+    if dataset.ndim != dimensions or dataset.chunks or dataset.is_virtual or dataset.external:
+        raise ValueError(f"{where} is no plain dataset with {dimensions} dimensions")
+    text = h5py.check_string_dtype(dataset.dtype)
+    # Text of any length lies elsewhere in the file; in its place is a reference of 16 bytes.
+    if dataset.id.get_storage_size() != dataset.size * (16 if text and not text.length else dataset.dtype.itemsize):
+        raise ValueError(f"{where} has not all the values that it says")
+    return dataset

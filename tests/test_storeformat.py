@@ -1,0 +1,69 @@
+"""A feature file whose checksum holds may be made by anyone: what it says is looked at before it is used."""
+
+import hashlib
+
+import h5py
+import numpy as np
+import pytest
+
+from stackcls.errors import StoreError
+from stackcls.store import Store
+from tests.test_store import FEATURES, N, write
+
+
+@pytest.fixture
+def written(tmp_path):
+    return write(tmp_path / "artifacts" / "features.h5")
+
+
+def sealed(path):
+    """Write a first line whose checksum holds, as anyone can."""
+    digest = hashlib.sha256(path.read_bytes()[512:]).hexdigest()
+    with open(path, "rb+") as file:
+        file.write(f"stackcls-features 1 sha256={digest}\n".encode().ljust(512, b"\0"))
+    return path
+
+
+def put(name, **options):
+    """A change that puts another dataset in the place of one."""
+
+    def change(file):
+        attributes = dict(file[name].attrs)
+        del file[name]
+        file.create_dataset(name, **options).attrs.update(attributes)
+
+    return change
+
+
+def link_elsewhere(file):
+    del file["features/one"]
+    file["features/one"] = h5py.ExternalLink("other.h5", "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("features/one", data=np.zeros((N, 4))), "features/one: is float64 of shape"),
+        (put("features/one", data=np.zeros((N - 1, 4), np.float32)), "features/one: .*float32 with 5 rows is needed"),
+        (put("features/one", shape=(N, 4), dtype=np.float32), "features/one has not all the values that it says"),
+        (put("features/one", data=np.zeros((N, 4), np.float32), compression="gzip"), "no plain dataset"),
+        (put("features/one", data=np.zeros((N, 4, 1), np.float32)), "no plain dataset with 2 dimensions"),
+        (put("features/one", shape=(N, 4), dtype="f4", external="/etc/hostname"), "features/one: .*not|no plain"),
+        (link_elsewhere, "features/one: "),
+        (put("images/path", shape=(10**12,), dtype=h5py.string_dtype()), "its images: images/path has not all"),
+        (put("images/label", data=np.zeros(N - 1, np.int32)), "its images: images/label has 4 rows, images/path 5"),
+        (put("images/label", data=np.zeros(N)), "its images: images/label is float64; int32 is needed"),
+        (lambda file: file.attrs.update(class_names='{"a": 1}'), "its images: class_names is no list of names"),
+        (lambda file: file["features/one"].attrs.update(identity="{}"), "features/one: "),
+        (lambda file: file["features/one"].attrs.update(provenance="[]"), "features/one: its provenance is no mapping"),
+        (lambda file: file["features/one"].attrs.__delitem__("sha256"), "features/one: "),
+        (lambda file: file.attrs.update(created_with="1"), "created_with: "),
+    ],
+)
+def test_a_store_made_by_someone_else_is_looked_at_first(written, change, message):
+    with h5py.File(written.parent / "other.h5", "w") as other:
+        other["x"] = FEATURES["one"]
+    with h5py.File(written, "r+") as file:
+        change(file)
+    with pytest.raises(StoreError, match=f"the checksum holds, but the content is not as format 1 says: .*{message}"):
+        Store(sealed(written))
