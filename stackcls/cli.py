@@ -150,9 +150,10 @@ def predict(
     from stackcls.console import Console
     from stackcls.stages import predict as stage
 
-    path = model_path or _settings(config, overrides, artifacts=artifacts).files.model
+    settings = _settings(config, overrides, artifacts=artifacts)
+    path, limits = model_path or settings.files.model, settings.features.limits
     stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape") if "-" in inputs else ()
-    rows = list(stage.run(inputs, path, top=top, standard_input=stream, listener=Console()))
+    rows = list(stage.run(inputs, path, top=top, standard_input=stream, limits=limits, listener=Console()))
     click.echo(stage.WRITERS[form](rows), nl=False)
     bad = sum(row.error is not None for row in rows)
     if bad:
@@ -180,9 +181,9 @@ def evaluate(
     from stackcls.report import text
     from stackcls.stages import evaluate as stage
 
-    path = model_path or _settings(config, overrides, artifacts=artifacts).files.model
-    console = Console()
-    report, rejected = stage.run(folder, path, listener=console)
+    settings, console = _settings(config, overrides, artifacts=artifacts), Console()
+    path = model_path or settings.files.model
+    report, rejected = stage.run(folder, path, limits=settings.features.limits, listener=console)
     console.list_rejected(rejected)
     if output:
         report.save(output)

@@ -71,7 +71,7 @@ def compute(
         for names, inputs in work.items():
             subset = {name: prepared.extractors[name] for name in names}
             with _Writer(folder, digests, made_by) as writer:
-                for batch in extraction.extract(inputs, subset, prepared.batch_size):
+                for batch in extraction.extract(inputs, subset, prepared.batch_size, listing.limits):
                     writer.add([inputs[position].sha256 or "" for position in batch.positions], batch.features)
                     bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
                     advance(len(batch.positions) + len(batch.failures))

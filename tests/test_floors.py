@@ -18,6 +18,7 @@ WORKINGS = [
     "assembly",
     "calibration",
     "computation",
+    "decoding",
     "extraction",
     "listing",
     "loading",

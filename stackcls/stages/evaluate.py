@@ -14,11 +14,14 @@ from stackcls.listing import Listing, hash_all
 from stackcls.model import StackModel
 from stackcls.report.results import STACK, Report
 from stackcls.scoring import Predictions
+from stackcls.settings import Limits
 from stackcls.sources import ImageEntry
 from stackcls.versions import created_with
 
 
-def run(images: Path, model_path: Path, *, listener: Listener | None = None) -> tuple[Report, dict[str, str]]:
+def run(
+    images: Path, model_path: Path, *, limits: Limits | None = None, listener: Listener | None = None
+) -> tuple[Report, dict[str, str]]:
     """Score a model, and each of its single backbones, on labelled images.
 
     Parameters
@@ -27,6 +30,8 @@ def run(images: Path, model_path: Path, *, listener: Listener | None = None) -> 
         Class folders, a manifest or a CUB-200-2011 folder.
     model_path : Path
         `model.joblib`.
+    limits : Limits, optional
+        What one image may cost.
     listener : Listener, optional
 
     Returns
@@ -43,7 +48,7 @@ def run(images: Path, model_path: Path, *, listener: Listener | None = None) -> 
     listener = listener or Silent()
     start = time.perf_counter()
     fitted = modelfile.load(model_path)
-    listing = hash_all(sources.scan(images), listener)
+    listing = hash_all(sources.scan(images), listener, limits or Limits())
     notes: list[str] = []
     entries = _unseen(fitted, listing, notes)
     ranking, labels = _rank(fitted, listing, entries, listener)
@@ -83,7 +88,7 @@ def _rank(
     bad: dict[str, str] = {}
     prepared = fitted.prepared(len(inputs), listener)
     with listener.track("evaluate", len(inputs), "image") as advance:
-        for batch in extraction.extract(inputs, prepared.extractors, prepared.batch_size):
+        for batch in extraction.extract(inputs, prepared.extractors, prepared.batch_size, listing.limits):
             bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
             advance(len(batch.positions) + len(batch.failures))
             if batch.positions:

@@ -98,7 +98,7 @@ def run(
     located = loading.locate(known, settings, offline, listener)
     if not dry_run:
         check_writable(settings.artifacts)
-    listing = hash_all(source, listener)
+    listing = hash_all(source, listener, settings.features.limits)
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
     try:

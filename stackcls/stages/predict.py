@@ -15,6 +15,7 @@ from stackcls.errors import SourceError, SourceMissing
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
 from stackcls.report import text
+from stackcls.settings import Limits
 from stackcls.store import CHUNK_ROWS, Store
 
 
@@ -56,6 +57,7 @@ def run(
     *,
     top: int = 5,
     standard_input: Iterable[str] = (),
+    limits: Limits | None = None,
     listener: Listener | None = None,
 ) -> Iterator[Row]:
     """Predict images, folders of images, or the rows of a feature file.
@@ -70,6 +72,8 @@ def run(
         How many labels to name for each image.
     standard_input : iterable of str
         Where `-` reads from: one path per line.
+    limits : Limits, optional
+        What one image may cost.
     listener : Listener, optional
 
     Yields
@@ -88,7 +92,7 @@ def run(
     if not paths:
         raise SourceError(f"no images in {', '.join(inputs)}; looked for {', '.join(sorted(sources.SUFFIXES))}")
     with listener.track("predict", len(paths), "image") as advance:
-        for path, prediction in zip(paths, fitted.iterate(paths, listener), strict=True):
+        for path, prediction in zip(paths, fitted.iterate(paths, listener, limits), strict=True):
             advance(1)
             if prediction.probabilities is None:
                 yield Row(path, None, None, [], prediction.error.reason if prediction.error else "unreadable")
