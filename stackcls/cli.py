@@ -14,6 +14,7 @@ import click
 
 from stackcls import __version__
 from stackcls.errors import ConfigError, StackclsError
+from stackcls.printable import printable
 
 if TYPE_CHECKING:
     from stackcls.settings import Settings
@@ -154,7 +155,10 @@ def predict(
     path, limits = model_path or settings.files.model, settings.features.limits
     stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape") if "-" in inputs else ()
     rows = list(stage.run(inputs, path, top=top, standard_input=stream, limits=limits, listener=Console()))
-    click.echo(stage.WRITERS[form](rows), nl=False)
+    text = stage.WRITERS[form](rows)
+    if sys.stdout.isatty():
+        text = "\n".join(map(printable, text.split("\n")))
+    click.echo(text, nl=False, color=True)  # which keeps names that look like colours
     bad = sum(row.error is not None for row in rows)
     if bad:
         click.echo(f"warning: {bad} of {len(rows)} images could not be read", err=True)
@@ -279,5 +283,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (StackclsError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {error or type(error).__name__}", err=True)
+        # Complaints about settings come one to a line; elsewhere a line's end can only be part of a name.
+        lines = str(error).split("\n") if isinstance(error, ConfigError) else [str(error)]
+        message = "\n".join(map(printable, lines)) or type(error).__name__
+        click.echo(f"error: {message}", err=True)
         sys.exit(WRONG_USAGE if isinstance(error, ConfigError) else FAILED)

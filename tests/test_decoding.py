@@ -1,4 +1,4 @@
-"""Jobs in threads: in order, within shared memory, and given up when they hang; nothing waits for a thread that does."""
+"""Jobs in threads: in order, within shared memory, and given up when they hang; nothing waits for such a thread."""
 
 import io
 import subprocess

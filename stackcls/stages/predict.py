@@ -1,7 +1,5 @@
 """`stackcls predict`: a model and images in, labels and probabilities out."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -140,13 +138,11 @@ def as_json(rows: Iterable[Row]) -> str:
 
 def as_csv(rows: Iterable[Row]) -> str:
     """Write rows as `path,label,probability,error`."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "label", "probability", "error"])
+    cells: list[list[str]] = [["path", "label", "probability", "error"]]
     for row in rows:
         probability = "" if row.probability is None else f"{row.probability:.6f}"
-        writer.writerow([row.path, row.label or "", probability, row.error or ""])
-    return buffer.getvalue()
+        cells.append([row.path, row.label or "", probability, row.error or ""])
+    return text.comma_separated(cells)
 
 
 def as_table(rows: Iterable[Row]) -> str:
