@@ -206,9 +206,12 @@ def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
     if entry.preprocessing is not None and entry.preprocessing not in PREPROCESSING:
         raise ConfigError(f"{where}: preprocessing {entry.preprocessing!r} is not one of {', '.join(PREPROCESSING)}")
     pooling = entry.pooling or pooling
-    bundled = entry.name in BUNDLED and not entry.architecture and not entry.model
+    wanted = entry.architecture or entry.name
+    bundled = wanted in BUNDLED and not entry.model
     if bundled and (entry.weights or entry.arguments or entry.input_size or entry.preprocessing):
-        raise ConfigError(f"{where} is part of stackcls with its weights; only `layer` and `pooling` can be given")
+        raise ConfigError(
+            f"{where}: {wanted} is part of stackcls with its weights; only `layer`, `pooling` and a `name` can be given"
+        )
     if entry.model or bundled:
         if not bundled and entry.preprocessing is None:
             raise ConfigError(f"{where}: a saved model needs `preprocessing`: one of {', '.join(PREPROCESSING)}")
@@ -217,13 +220,13 @@ def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
             architecture="",
             arguments=(),
             input_size=BUNDLED_SIZE if bundled else entry.input_size,
-            weights=str(entry.model or bundled_file(entry.name)),
+            weights=str(entry.model or bundled_file(wanted)),
             seed=0,
             layer=entry.layer,
             pooling=pooling,
             preprocessing=entry.preprocessing or "tf",
         )
-    known = _find_architecture(entry.architecture or entry.name, where)
+    known = _find_architecture(wanted, where)
     return Backbone(
         name=entry.name,
         architecture=known.architecture,

@@ -3,23 +3,23 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from stackcls import engines, images
+from stackcls import engines, extraction
 from stackcls.backbones import Located
 from stackcls.bases import Basis
 from stackcls.blocks import BlockFolder
 from stackcls.errors import SourceError, UnreadableImage
+from stackcls.extraction import ImageInput
 from stackcls.listener import Listener
 from stackcls.listing import Listing
 from stackcls.sources import ImageEntry
 from stackcls.store import Store
 
 SAMPLE_SIZE = 64
+AHEAD = 8
 KEPT_BACK = frozenset({"test", "testing", "val", "valid", "validation", "holdout"})
 
 
@@ -108,26 +108,23 @@ class _Sample:
         entries = [entry for entry in listing.kept if (entry.split or "").lower() not in KEPT_BACK] or listing.kept
         by_content: Mapping[str, ImageEntry] = {listing.sha256[entry.path]: entry for entry in entries}
         order = sorted(by_content, key=lambda digest: hashlib.sha256(f"{seed} {digest}".encode()).hexdigest())
-        self._files: list[Path] = []
-        self.names: list[str] = []
-        for digest in order:
-            entry = by_content[digest]
-            file = listing.source.locate(entry)
-            try:
-                _open(file)
-            except UnreadableImage:
-                continue
-            self.names.append(digest)
-            self._files.append(file)
-            if len(self.names) == SAMPLE_SIZE:
+        self._limits = listing.limits
+        self._inputs: list[ImageInput] = []
+        inputs = [ImageInput(by_content[item].path, listing.source.locate(by_content[item]), item) for item in order]
+        for item, loaded in zip(inputs, extraction.load(inputs, (), AHEAD, listing.limits), strict=True):
+            if not isinstance(loaded, UnreadableImage):
+                self._inputs.append(item)
+            if len(self._inputs) == SAMPLE_SIZE:
                 break
+        self.names = [item.sha256 or "" for item in self._inputs]
         if not self.names:
             raise SourceError("images: none can be read, so there is nothing to fit 8-bit ranges on")
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
         """The sample as RGB images, shape (n, size, size, 3)."""
-        return np.stack([images.resize(_open(file), size) for file in self._files])
-
-
-def _open(file: Path) -> Image.Image:
-    return images.decode(images.read_bytes(file, file.name), file.name)
+        pixels = []
+        for loaded in extraction.load(self._inputs, (size,), AHEAD, self._limits):
+            if isinstance(loaded, UnreadableImage):
+                raise loaded
+            pixels.append(loaded[size])
+        return np.stack(pixels)

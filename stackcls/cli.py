@@ -10,6 +10,7 @@ import click
 from stackcls import __version__, exits
 from stackcls.exits import DONE, FAILED
 from stackcls.options import model_from, model_option, settings_from, shared_options, strict_option
+from stackcls.printable import printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -121,7 +122,10 @@ def predict(
     path, chosen = model_from(model_path, config, overrides, artifacts)
     stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape") if "-" in inputs else ()
     rows = list(stage.run(inputs, path, top=top, features=chosen, standard_input=stream, listener=Console()))
-    click.echo(stage.WRITERS[form](rows), nl=False)
+    text = stage.WRITERS[form](rows)
+    if sys.stdout.isatty():
+        text = "\n".join(map(printable, text.split("\n")))
+    click.echo(text, nl=False, color=True)  # which keeps names that look like colours
     bad = sum(row.error is not None for row in rows)
     if bad:
         click.echo(f"warning: {bad} of {len(rows)} images could not be read", err=True)

@@ -42,7 +42,7 @@ def reject_unreadable(listing: Listing, located: Sequence[Located], done: Mappin
     bad: dict[str, str] = {}
     for inputs in _group_work(listing, located, done).values():
         for item in inputs:
-            error = extraction.why_unreadable(item)
+            error = extraction.why_unreadable(item, listing.limits)
             if error is None:
                 break
             bad[item.sha256 or ""] = error.reason
@@ -86,7 +86,7 @@ def compute(
         for names, inputs in work.items():
             subset = {name: prepared.extractors[name] for name in names}
             with _Writer(folder, digests, made_by) as writer:
-                for batch in extraction.extract(inputs, subset, prepared.batch_size):
+                for batch in extraction.extract(inputs, subset, prepared.batch_size, listing.limits):
                     writer.add([inputs[position].sha256 or "" for position in batch.positions], batch.features)
                     bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
                     advance(len(batch.positions) + len(batch.failures))

@@ -1,16 +1,20 @@
 """From `pipeline.yaml` and `key.path=value` overrides to settings."""
 
-from collections.abc import Hashable, Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from stackcls import plainyaml
 from stackcls.errors import ConfigError
 from stackcls.settings import BackboneEntry, Settings
 
 DEFAULT_FILE = Path("pipeline.yaml")
+LONGEST = 2**18
+SHOWN = 120
 
 
 def read(path: Path | None = None, overrides: Iterable[str] = ()) -> Settings:
@@ -77,25 +81,22 @@ def _join(folder: Path, value: str) -> str:
     return str(folder / Path(value).expanduser())
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, which plain YAML would silently resolve to the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping after looking for keys that stand there twice."""
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = _parse(path.read_bytes())
+        with open(path, "rb") as file:
+            data = file.read(LONGEST + 1)  # which also ends where the file does not
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; `stackcls init` writes a commented pipeline.yaml") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is no UTF-8, a date that does not exist
+    if len(data) > LONGEST:
+        raise ConfigError(f"{path}: is longer than {LONGEST} bytes, which no settings are; give another file with -c")
+    try:
+        raw = plainyaml.parse(data)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
@@ -106,18 +107,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _parse(text: str | bytes) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of SafeLoader)
-
-
 def _apply(raw: dict[str, Any], override: str) -> None:
     """Set one `key.path=value` in nested plain values; a number in the path picks from a list."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override!r}: must be key.path=value, for example --set cv.folds=5")
     try:
-        value = _parse(text)
-    except (yaml.YAMLError, ValueError) as error:
+        value = plainyaml.parse(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
     *parents, last = key.split(".")
     place: Any = raw
@@ -136,28 +133,55 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 def _explain(detail: Mapping[str, Any]) -> str:
     """One sentence for one of pydantic's complaints: where, what was given, what is allowed."""
-    where = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-")) or "settings"
-    given, context = detail["input"], detail.get("ctx", {})
+    parts = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
+    where = ".".join(part if part.isprintable() else repr(part) for part in parts) or "settings"
+    given, context = _shown(detail["input"]), detail.get("ctx", {})
     match detail["type"]:
-        case "extra_forbidden":
-            return f"{where}: unknown key; known here are {', '.join(_siblings(detail['loc']))}"
+        case "extra_forbidden" | "invalid_key":
+            section = _section(detail["loc"])
+            return f"{where}: unknown key; known here are {', '.join(section.model_fields)}{_hint(parts[-1], section)}"
         case "literal_error":
             allowed = str(context["expected"]).replace("'", "").replace(" or ", ", ")
-            return f"{where}: {given!r} is not one of {allowed}"
+            return f"{where}: {given} is not one of {allowed}"
         case "value_error":
             return f"{where}: {context['error']}"
         case "missing":
             return f"{where}: is missing"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{where}: {given!r} does not do: {message}"
+    return f"{where}: {given} does not do: {message}"
 
 
-def _siblings(location: tuple[str | int, ...]) -> list[str]:
-    """Keys that would have been allowed beside the last part of `location`."""
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _section(location: tuple[str | int, ...]) -> type[BaseModel]:
+    """The section that the last part of `location` would have been a key of."""
     section: type[BaseModel] = Settings
     for part in location[:-1]:
         if part == "backbones":
             section = BackboneEntry
         elif part in section.model_fields:
             section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return list(section.model_fields)
+    return section
+
+
+def _hint(key: str, section: type[BaseModel]) -> str:
+    """Where a key of that name belongs, or which one here is spelt nearly so."""
+    places = [path for path in _keys(Settings, "") if path.rpartition(".")[2] == key]
+    places = places or difflib.get_close_matches(key, section.model_fields, 2)
+    if not places:
+        close = difflib.get_close_matches(key, {path.rpartition(".")[2] for path in _keys(Settings, "")}, 1)
+        places = [path for path in _keys(Settings, "") if path.rpartition(".")[2] in close]
+    return f"; did you mean {' or '.join(places)}?" if places else ""
+
+
+def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Dotted names of all settings; `backbones.N` stands for an entry of the list."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if name == "backbones":
+            yield from _keys(BackboneEntry, f"{prefix}{name}.N.")
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-import click
 from tqdm import tqdm
+
+from stackcls.printable import printable
 
 PLAIN_EVERY = 15.0
 HEADLINES = 10
@@ -20,8 +21,8 @@ class Console:
         self._terminal = sys.stderr.isatty()
 
     def say(self, line: str) -> None:
-        """Write a remark, above a running bar if there is one."""
-        tqdm.write(line, file=sys.stderr)
+        """Write a remark, above a running bar if there is one; names in it cannot act on the terminal."""
+        tqdm.write(printable(line), file=sys.stderr)
 
     def warn(self, line: str) -> None:
         """Write a warning."""
@@ -45,7 +46,7 @@ class Console:
         self.warn(f"{len(rejected)} images could not be read and were left out:")
         shown = HEADLINES if self._terminal else len(rejected)
         for path, reason in list(rejected.items())[:shown]:
-            self.say(f"  {click.format_filename(path)}: {reason}")
+            self.say(f"  {path}: {reason}")
         if len(rejected) > shown:
             self.say(f"  and {len(rejected) - shown} more; all are listed where this does not go to a terminal (2>log)")
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import click
 
 from stackcls.errors import ConfigError, StackclsError
+from stackcls.printable import printable
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -56,7 +57,10 @@ def _run(command: click.Command, arguments: list[str], debug: bool) -> int:
     except (StackclsError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
-        click.echo("; ".join([f"error: {error or type(error).__name__}", *_notes(error)]), err=True)
+        # Complaints about settings come one to a line; elsewhere a line's end can only be part of a name.
+        lines = str(error).split("\n") if isinstance(error, ConfigError) else [str(error)]
+        message = "\n".join(map(printable, lines)) or type(error).__name__
+        click.echo("; ".join([f"error: {message}", *_notes(error)]), err=True)
         return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
 
 

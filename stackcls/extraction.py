@@ -1,19 +1,18 @@
 """From image files to features: decoding in threads beside the networks, in order, with bounded memory."""
 
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import images
+from stackcls import decoding, images
+from stackcls.decoding import Turn
 from stackcls.engines import Extractor
 from stackcls.errors import UnreadableImage
+from stackcls.settings import Limits
 
 AHEAD = 2
 
@@ -59,7 +58,11 @@ Loaded = dict[int, images.Pixels]
 
 
 def extract(
-    inputs: Iterable[ImageInput], extractors: Mapping[str, Extractor], batch_size: int, workers: int | None = None
+    inputs: Iterable[ImageInput],
+    extractors: Mapping[str, Extractor],
+    batch_size: int,
+    limits: Limits | None = None,
+    workers: int | None = None,
 ) -> Iterator[Extracted]:
     """Run every image through every backbone.
 
@@ -73,6 +76,8 @@ def extract(
     extractors : mapping of str to Extractor
         Prepared for `batch_size`.
     batch_size : int
+    limits : Limits, optional
+        What one image may cost; those that cost more are failures.
     workers : int, optional
         Decoding threads; by default as many as there are processors.
 
@@ -85,7 +90,7 @@ def extract(
     positions: list[int] = []
     batch: list[Loaded] = []
     failures: dict[int, UnreadableImage] = {}
-    for position, loaded in enumerate(_load_ahead(inputs, sizes, (AHEAD + 1) * batch_size, workers)):
+    for position, loaded in enumerate(load(inputs, sizes, (AHEAD + 1) * batch_size, limits, workers)):
         if isinstance(loaded, UnreadableImage):
             failures[position] = loaded
             continue
@@ -98,9 +103,9 @@ def extract(
         yield Extracted(tuple(positions), _run(batch, extractors) if batch else {}, failures)
 
 
-def why_unreadable(item: ImageInput) -> UnreadableImage | None:
+def why_unreadable(item: ImageInput, limits: Limits) -> UnreadableImage | None:
     """Read and decode one image alone; say why it cannot be, or return None."""
-    loaded = _load(item, ())
+    (loaded,) = load([item], (), 1, limits)
     return loaded if isinstance(loaded, UnreadableImage) else None
 
 
@@ -109,32 +114,46 @@ def _run(batch: Sequence[Loaded], extractors: Mapping[str, Extractor]) -> dict[s
     return {name: extractor(stacked[extractor.input_size]) for name, extractor in extractors.items()}
 
 
-def _load_ahead(
-    inputs: Iterable[ImageInput], sizes: Sequence[int], ahead: int, workers: int | None
+def load(
+    inputs: Iterable[ImageInput],
+    sizes: Sequence[int],
+    ahead: int,
+    limits: Limits | None = None,
+    workers: int | None = None,
 ) -> Iterator[Loaded | UnreadableImage]:
-    """Load in threads, `ahead` images at most before the one that is yielded, in order."""
-    remaining = iter(inputs)
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="decode")
-    pending: deque[Future[Loaded | UnreadableImage]] = deque()
-    try:
-        pending.extend(pool.submit(_load, item, sizes) for item in islice(remaining, ahead))
-        while pending:
-            loaded = pending.popleft().result()
-            pending.extend(pool.submit(_load, item, sizes) for item in islice(remaining, 1))
-            yield loaded
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    """Decode images in threads and resize them to every size, in order, `ahead` at most before the one yielded."""
+    limits = limits or Limits()
+    names: dict[int, str] = {}
+
+    def jobs() -> Iterator[partial[Loaded | UnreadableImage]]:
+        for number, item in enumerate(inputs):
+            names[number] = item.name
+            yield partial(_load, item, sizes, limits)
+
+    def late(number: int) -> UnreadableImage:
+        return UnreadableImage(
+            names[number], f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds"
+        )
+
+    for number, loaded in enumerate(decoding.in_order(jobs(), late, limits.seconds, ahead, workers)):
+        yield loaded
+        del names[number]
 
 
-def _load(item: ImageInput, sizes: Sequence[int]) -> Loaded | UnreadableImage:
+def _load(
+    item: ImageInput, sizes: Sequence[int], limits: Limits, turn: Turn[Loaded | UnreadableImage]
+) -> Loaded | UnreadableImage:
     try:
         if isinstance(item.content, np.ndarray):
             image = images.from_array(item.content, item.name)
         else:
-            data = images.read_bytes(item.content, item.name)
+            data = images.read_bytes(item.content, item.name, limits, turn.admit_file)
             if item.sha256 is not None and images.content_hash(data) != item.sha256:
                 raise UnreadableImage(item.name, "changed while this run was reading it; run again")
-            image = images.decode(data, item.name)
+            turn.counting = True
+            image = images.decode(data, item.name, limits, turn.admit_pixels)
         return {size: images.resize(image, size) for size in sizes}
     except UnreadableImage as error:
         return error
+    except MemoryError:
+        return UnreadableImage(item.name, "not enough memory to read it")

@@ -4,16 +4,23 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from stackcls.errors import UnreadableImage
+from stackcls.files import digest_stream
+from stackcls.settings import Limits
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_PIXELS = 178_956_970
+# Pixels that are converted at once: beside the image as decoded and the result, nothing of the image's size is held.
+STRIP = 2**22
+REMEDY = "make it smaller, or raise features.max_pixels"
 TRANSLUCENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 
 Pixels = NDArray[np.uint8]
@@ -27,20 +34,62 @@ def content_hash(data: bytes) -> str:
     return hashlib.sha256(data, usedforsecurity=False).hexdigest()
 
 
-def read_bytes(path: Path, name: str | None = None) -> bytes:
-    """Read an image file; raise `UnreadableImage` under `name` where that cannot be done."""
-    shown = name or str(path)
+@contextmanager
+def opened(path: Path, name: str, limits: Limits) -> Iterator[BinaryIO]:
+    """Open an image file; raise `UnreadableImage` under `name` where it, or what is done with it, cannot be read."""
     try:
+        # A pipe or a device is not even opened; one that takes a file's place just now is not waited for.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UnreadableImage(shown, "is a folder or a device, not a file")
-        return path.read_bytes()
+            raise UnreadableImage(name, "is a folder or a device, not a file")
+        with open(path, "rb", opener=_without_waiting) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limits.max_bytes:
+                raise UnreadableImage(
+                    name, f"the file's {size} bytes are more than an image within features.max_pixels needs; raise that"
+                )
+            yield file
     except FileNotFoundError:
-        raise UnreadableImage(shown, "file not found") from None
+        raise UnreadableImage(name, "file not found") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
-        raise UnreadableImage(shown, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        if isinstance(error, UnreadableImage):
+            raise
+        raise UnreadableImage(name, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def decode(data: bytes, name: str) -> Image.Image:
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_bytes(
+    path: Path, name: str | None = None, limits: Limits | None = None, admit: Callable[[int], None] | None = None
+) -> bytes:
+    """Read an image file; raise `UnreadableImage` under `name` where that cannot be done.
+
+    Parameters
+    ----------
+    path : Path
+    name : str, optional
+    limits : Limits, optional
+        A file that is larger than any image within them is not read.
+    admit : callable, optional
+        Called with the number of bytes before they are read; may wait.
+    """
+    with opened(path, name or str(path), limits or Limits()) as file:
+        size = os.fstat(file.fileno()).st_size
+        if admit is not None:
+            admit(size)
+        return file.read(size)
+
+
+def hash_file(path: Path, name: str, limits: Limits) -> str:
+    """Content hash of an image file, read piece by piece; raises as `read_bytes`."""
+    with opened(path, name, limits) as file:
+        return digest_stream(file)
+
+
+def decode(
+    data: bytes, name: str, limits: Limits | None = None, admit: Callable[[int], None] | None = None
+) -> Image.Image:
     """Decode one image to 8-bit RGB, upright.
 
     Parameters
@@ -49,6 +98,10 @@ def decode(data: bytes, name: str) -> Image.Image:
         A JPEG, PNG, WebP, BMP, TIFF or GIF file; of several frames the first counts.
     name : str
         What error messages call it.
+    limits : Limits, optional
+        Of which `max_pixels` is kept here.
+    admit : callable, optional
+        Called with the number of pixels before they are decoded; may wait.
 
     Returns
     -------
@@ -59,16 +112,19 @@ def decode(data: bytes, name: str) -> Image.Image:
     Raises
     ------
     UnreadableImage
-        If the data is no such file, is cut short, damaged, or larger than 178,956,970 pixels.
+        If the data is no such file, is cut short, damaged, or larger than the limit.
     """
+    limits = limits or Limits()
+    if limits.max_pixels > Limits.max_pixels and Image.MAX_IMAGE_PIXELS is not None:
+        # Pillow has a limit of its own, for the whole process; whoever sets a higher one here means that too.
+        Image.MAX_IMAGE_PIXELS = max(limits.max_pixels, Image.MAX_IMAGE_PIXELS)
     if not data:
         raise UnreadableImage(name, "the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(name, f"{image.width}x{image.height} pixels are over {MAX_PIXELS}")
-            if image.mode == "F":
-                raise UnreadableImage(name, "floating-point pixels are not supported, since their range is not stated")
+            _check(image, name, limits)
+            if admit is not None:
+                admit(image.width * image.height)
             image.load()
             return _to_rgb(_upright(image))
     except UnreadableImage:
@@ -76,7 +132,9 @@ def decode(data: bytes, name: str) -> Image.Image:
     except UnidentifiedImageError:
         raise UnreadableImage(name, f"not an image that can be read ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
-        raise UnreadableImage(name, f"more than {MAX_PIXELS} pixels") from None
+        raise UnreadableImage(name, f"more than {limits.max_pixels} pixels: {REMEDY}") from None
+    except MemoryError:
+        raise UnreadableImage(name, "not enough memory to decode it") from None
     except Exception as error:  # noqa: BLE001  (Pillow's plugins raise nearly every type on damaged data)
         raise UnreadableImage(name, f"damaged or cut short ({error})") from None
 
@@ -112,15 +170,39 @@ def resize(image: Image.Image, size: int) -> Pixels:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
 
 
+def _check(image: Image.Image, name: str, limits: Limits) -> None:
+    """Refuse what the header says already."""
+    if image.width * image.height > limits.max_pixels:
+        raise UnreadableImage(name, f"{image.width}x{image.height} pixels are over {limits.max_pixels}: {REMEDY}")
+    if image.mode == "F":
+        raise UnreadableImage(name, "floating-point pixels are not supported, since their range is not stated")
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Apply EXIF orientation; a broken EXIF block says nothing, and the image stays as it lies."""
     try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image  # which exif_transpose would copy
         return ImageOps.exif_transpose(image)
     except Exception:  # noqa: BLE001  (the parser raises many types on damaged metadata; pixels are fine)
         return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert strip by strip; every pixel is converted for itself."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    rows = max(1, STRIP // image.width)
+    if rows >= image.height:
+        return _convert(image)
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(_convert(strip), (0, top))
+    return result
+
+
+def _convert(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode.startswith("I"):
         values = np.clip(np.asarray(image, dtype=np.float64), 0, 65535)

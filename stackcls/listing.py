@@ -9,6 +9,7 @@ import numpy as np
 from stackcls import images
 from stackcls.errors import SourceError, UnreadableImage
 from stackcls.listener import Listener
+from stackcls.settings import Limits
 from stackcls.sources import ImageEntry, Source
 from stackcls.store import ImageTable
 
@@ -26,11 +27,14 @@ class Listing:
         By path; an image that turns out to be unreadable later is moved from here to `rejected`.
     rejected : dict of str to str
         Reasons by path.
+    limits : Limits
+        What one image may cost.
     """
 
     source: Source
     sha256: dict[str, str]
     rejected: dict[str, str]
+    limits: Limits
 
     @property
     def kept(self) -> list[ImageEntry]:
@@ -65,19 +69,19 @@ class Listing:
         )
 
 
-def hash_all(source: Source, listener: Listener) -> Listing:
+def hash_all(source: Source, listener: Listener, limits: Limits) -> Listing:
     """Read every file once to know its content; what cannot be opened is rejected."""
 
     def digest(entry: ImageEntry) -> str | UnreadableImage:
         try:
-            return images.content_hash(images.read_bytes(source.locate(entry), entry.path))
+            return images.hash_file(source.locate(entry), entry.path, limits)
         except UnreadableImage as error:
             return error
 
     def digests(start: int) -> list[str | UnreadableImage]:
         return [digest(entry) for entry in source.entries[start : start + AT_ONCE]]
 
-    listing = Listing(source, {}, dict(source.rejected))
+    listing = Listing(source, {}, dict(source.rejected), limits)
     starts = range(0, len(source.entries), AT_ONCE)
     pool = ThreadPoolExecutor(thread_name_prefix="hash")
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stackcls import engines, weightfiles
 from stackcls.backbones import Backbone, Located, architectures, bundled_file
-from stackcls.engines import Engine, Extractor
+from stackcls.engines import Engine, Extractor, cache
 from stackcls.errors import EngineError, WeightsError
 from stackcls.files import digest_file
 from stackcls.listener import Listener
@@ -191,4 +191,9 @@ def prepare(
         for item, (extractor, provenance) in zip(located, pool.map(prepare_one, located), strict=True):
             extractors[item.backbone.name], made_by[item.backbone.name] = extractor, provenance
             advance(1)
+    if why := cache.complaint():
+        listener.warn(
+            f"the cache of compiled models, {why}: networks are built anew in every run; "
+            f"let {cache.VARIABLE} name another folder"
+        )
     return Prepared(extractors, batch_size, made_by)

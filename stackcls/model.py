@@ -22,7 +22,7 @@ from stackcls.extraction import ImageInput
 from stackcls.learned import LearnedStack
 from stackcls.listener import Listener, Silent
 from stackcls.loading import Prepared
-from stackcls.settings import FeatureSettings
+from stackcls.settings import FeatureSettings, Limits
 
 if typing.TYPE_CHECKING:
     from stackcls.stack import StackedClassifier
@@ -176,11 +176,13 @@ class StackModel:
         shares: NDArray[np.float64] = self.classifier.predict_proba(np.hstack(matrices))
         return shares
 
-    def iterate(self, images: Sequence[ImageLike], listener: Listener | None = None) -> Iterator[Prediction]:
+    def iterate(
+        self, images: Sequence[ImageLike], listener: Listener | None = None, limits: Limits | None = None
+    ) -> Iterator[Prediction]:
         """Yield one `Prediction` per image in order, with bounded memory; a bad image has its own."""
         prepared = self.prepared(len(images), listener or Silent())
         inputs = (_as_input(image, number) for number, image in enumerate(images))
-        for extracted in extraction.extract(inputs, prepared.extractors, prepared.batch_size):
+        for extracted in extraction.extract(inputs, prepared.extractors, prepared.batch_size, limits):
             outcome: dict[int, Prediction] = {
                 position: Prediction(None, error) for position, error in extracted.failures.items()
             }

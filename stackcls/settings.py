@@ -41,6 +41,27 @@ class BackboneEntry(Section):
 MAX_BATCH = 4096
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one image may cost; no part of what makes features comparable.
+
+    Attributes
+    ----------
+    max_pixels : int
+        Larger images are rejected before they are decoded.
+    seconds : float
+        Images that take longer to decode are rejected, and the run goes on.
+    """
+
+    max_pixels: int = 178_956_970
+    seconds: float = 60.0
+
+    @property
+    def max_bytes(self) -> int:
+        """Size of a file that no image within the limit needs: all its pixels uncompressed, with room to spare."""
+        return 8 * self.max_pixels + 2**26
+
+
 def _entry(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
@@ -66,6 +87,13 @@ class FeatureSettings(Section):
     pooling: Literal["average", "max"] = "average"
     views: tuple[Literal["original"]] = ("original",)
     batch_size: Annotated[int | None, BeforeValidator(_batch_size)] = None
+    max_pixels: int = Field(Limits.max_pixels, ge=1, le=2**31 - 1)
+    image_seconds: float = Field(Limits.seconds, gt=0, le=24 * 3600)
+
+    @property
+    def limits(self) -> Limits:
+        """What one image may cost."""
+        return Limits(self.max_pixels, self.image_seconds)
 
     @model_validator(mode="after")
     def _names_differ(self) -> "FeatureSettings":

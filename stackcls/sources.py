@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,8 @@ from stackcls.errors import SourceError, SourceMissing
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 CUB_FILES = ("images.txt", "image_class_labels.txt", "classes.txt", "images")
 MANIFEST_COLUMNS = ("path", "label", "group", "split")
+
+Row = tuple[int, Mapping[str, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +88,19 @@ def scan(images: Path) -> Source:
     SourceError
         If there is, and it holds no images or contradicts itself.
     """
-    if not images.exists():
-        raise SourceMissing(f"images: {images} does not exist; give a folder of images or a manifest (--images)")
-    if images.is_file():
-        source = _scan_manifest(images)
-    elif all((images / name).exists() for name in CUB_FILES):
-        source = _scan_cub(images)
-    else:
-        source = _scan_folder(images)
+    try:
+        if not images.exists():
+            raise SourceMissing(f"images: {images} does not exist; give a folder of images or a manifest (--images)")
+        if images.is_file():
+            source = _scan_manifest(images)
+        elif all((images / name).exists() for name in CUB_FILES):
+            source = _scan_cub(images)
+        else:
+            source = _scan_folder(images)
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it, a folder that vanishes meanwhile
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"images: {images} cannot be listed ({error}); give another folder (--images)") from None
     if not source.entries:
         raise SourceError(f"images: no images in {images}; looked for {', '.join(sorted(SUFFIXES))}")
     return source
@@ -185,17 +192,23 @@ def _read_pairs(path: Path) -> dict[str, str]:
         key, _, value = line.strip().partition(" ")
         if not key:
             continue
-        if not value or key in pairs:
-            raise SourceError(f"{path}:{number}: {line!r} must be an identifier not seen before, a space and a value")
+        if not value or key in pairs or "\0" in line:
+            raise SourceError(
+                f"{path}:{number}: {line!r} must be an identifier not seen before, a space and a value without NUL"
+            )
         pairs[key] = value
     return pairs
 
 
 def _read_utf8(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise SourceError(f"{path}: is UTF-16; save it as UTF-8") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SourceError(f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}); save it as UTF-8") from None
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -207,21 +220,30 @@ def _scan_manifest(path: Path) -> Source:
         rows = _read_csv(path, "\t" if path.suffix.lower() == ".tsv" else ",")
     else:
         raise SourceError(f"images: {path} is a file; only manifests can be: .csv, .tsv or .parquet")
-    return _build(path.parent, "manifest", (_manifest_entry(row, path) for row in rows))
+    lines: dict[str, int] = {}
+    entries = []
+    for number, row in rows:
+        entry = _manifest_entry(row, path, number)
+        if (first := lines.setdefault(entry.path, number)) != number:
+            raise SourceError(
+                f"{path}:{number}: {entry.path!r} is listed twice, first on line {first}; keep one row for each image"
+            )
+        entries.append(entry)
+    return _build(path.parent, "manifest", entries)
 
 
-def _manifest_entry(row: Mapping[str, str | None], manifest: Path) -> ImageEntry:
+def _manifest_entry(row: Mapping[str, str | None], manifest: Path, number: int) -> ImageEntry:
     """Turn one row into an entry; an absolute path below the manifest's folder is made relative to it."""
     given = row.get("path")
     if not given or "\0" in "".join(value or "" for value in row.values()):
-        raise SourceError(f"{manifest}: the row {dict(row)!r} has no usable path")
+        raise SourceError(f"{manifest}:{number}: {given!r} is no usable path; name an image, or remove the row")
     path = Path(given)
     if path.is_absolute() and path.is_relative_to(manifest.parent.absolute()):
         path = path.relative_to(manifest.parent.absolute())
     return ImageEntry(path.as_posix(), *(row.get(column) or None for column in MANIFEST_COLUMNS[1:]))
 
 
-def _read_csv(path: Path, delimiter: str) -> Iterator[Mapping[str, str | None]]:
+def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(_read_utf8(path), newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
@@ -230,24 +252,45 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Mapping[str, str | None]]:
             if row and len(row) != len(header):
                 raise SourceError(f"{path}:{reader.line_num}: {len(row)} values for {len(header)} columns")
             if row:
-                yield {name: value for name, value in zip(header, row, strict=True) if name in MANIFEST_COLUMNS}
+                values = zip(header, row, strict=True)
+                yield reader.line_num, {name: value for name, value in values if name in MANIFEST_COLUMNS}
     except csv.Error as error:
         raise SourceError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
 
 
-def _read_parquet(path: Path) -> Iterator[Mapping[str, str | None]]:
+def _read_parquet(path: Path) -> Iterator[Row]:
+    """Rows of a Parquet file, numbered from 1; text and whole numbers are taken, nothing else could be a name."""
     import pyarrow as arrow
     from pyarrow import parquet
 
     try:
         table = parquet.ParquetFile(path)
-        _check_columns(path, table.schema_arrow.names)
-        columns = [name for name in MANIFEST_COLUMNS if name in table.schema_arrow.names]
-        for batch in table.iter_batches(columns=columns):
+        schema = table.schema_arrow
+        _check_columns(path, schema.names)
+        columns = [name for name in MANIFEST_COLUMNS if name in schema.names]
+        for name in columns:
+            kind = schema.field(name).type
+            kind = kind.value_type if arrow.types.is_dictionary(kind) else kind
+            if not any(test(kind) for test in _parquet_kinds(name)):
+                raise SourceError(f"{path}: column `{name}` is of type {kind}; only text is allowed, or whole numbers")
+        number = 0
+        for batch in table.iter_batches(batch_size=1024, columns=columns):
             for row in batch.to_pylist():
-                yield {name: None if value is None else str(value) for name, value in row.items()}
-    except (arrow.ArrowException, OSError) as error:
+                number += 1
+                yield number, {name: None if value is None else str(value) for name, value in row.items()}
+    except UnicodeDecodeError:
+        raise SourceError(f"{path}: has text that is not UTF-8; write it again as UTF-8") from None
+    except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, SourceError):
+            raise
         raise SourceError(f"{path}: not a readable Parquet file ({error})") from None
+
+
+def _parquet_kinds(name: str) -> tuple[Callable[[object], bool], ...]:
+    from pyarrow import types
+
+    text = (types.is_string, types.is_large_string, types.is_string_view)
+    return text if name == "path" else (*text, types.is_integer, types.is_null)
 
 
 def _check_columns(path: Path, header: list[str]) -> None:

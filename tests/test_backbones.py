@@ -102,6 +102,12 @@ def test_bundled_models_are_known_by_name(name):
     assert found.file == backbones.bundled_file(name)
 
 
+def test_a_bundled_model_may_have_another_name():
+    (found,) = resolve({"name": "small", "architecture": "mini_resnet", "pooling": "max"})
+    assert (found.name, found.architecture, found.input_size, found.pooling) == ("small", "", 32, "max")
+    assert found.file == backbones.bundled_file("mini_resnet")
+
+
 def test_a_bundled_name_may_be_given_to_something_else():
     (found,) = resolve({"name": "mini_vgg", "architecture": "VGG16"})
     assert (found.architecture, found.weights) == ("VGG16", "imagenet")
@@ -225,5 +231,5 @@ def test_an_identity_is_written_and_read():
 
 @pytest.mark.parametrize("extra", [{"weights": "random"}, {"arguments": {"alpha": 1}}, {"input_size": 64}])
 def test_a_bundled_backbone_takes_no_other_weights_or_sizes(extra):
-    with pytest.raises(ConfigError, match="'mini_vgg' is part of stackcls with its weights; only `layer`"):
+    with pytest.raises(ConfigError, match="mini_vgg is part of stackcls with its weights; only `layer`"):
         backbones.resolve(config.build({"features": {"backbones": [{"name": "mini_vgg", **extra}]}}).features)

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from stackcls import backbones, config, processes
+from stackcls import backbones, config, loading, processes
 from stackcls.backbones import Located
 from stackcls.engines import cache
+from stackcls.listener import Silent
 
 
 @pytest.fixture
@@ -149,6 +150,31 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     path, meta = cache.entry("key", Maker())
     assert (path / "model.bin").read_bytes() == b"network"
     assert meta == {"width": 7}
+    assert cache.complaint().startswith(f"{tmp_path / 'file'} cannot be used (")
+    assert cache.complaint() is None
+
+
+class Hearing(Silent):
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, line):
+        self.warnings.append(line)
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_told_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("STACKCLS_CACHE", str(tmp_path / "file"))
+    backbone = {"name": "small", "architecture": "mini_vgg"}
+    settings = config.build({"features": {"backbones": [backbone, {**backbone, "name": "other", "pooling": "max"}]}})
+    hearing = Hearing()
+    located = loading.locate(backbones.resolve(settings.features), settings, True, hearing)
+    prepared = loading.prepare(located, "auto", 2, 2, hearing, announce=False)
+    assert list(prepared.extractors) == ["small", "other"]
+    (line,) = hearing.warnings
+    assert line.startswith(f"the cache of compiled models, {tmp_path / 'file'} cannot be used (")
+    assert line.endswith("let STACKCLS_CACHE name another folder")
 
 
 def test_the_folder_is_the_user_s_unless_the_variable_says_otherwise(folder, monkeypatch):

@@ -43,10 +43,10 @@ def test_order_is_kept_whoever_decodes_first(monkeypatch):
     slow = {0, 5, 6}
     load = extraction._load
 
-    def dawdle(item, sizes):
+    def dawdle(item, *given):
         if int(item.name.split()[1]) in slow:
             time.sleep(0.03)
-        return load(item, sizes)
+        return load(item, *given)
 
     monkeypatch.setattr(extraction, "_load", dawdle)
     batches = run(array_inputs(11), workers=4)

@@ -19,6 +19,7 @@ WORKINGS = [
     "calibration",
     "computation",
     "damage",
+    "decoding",
     "extraction",
     "listing",
     "loading",

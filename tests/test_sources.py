@@ -176,17 +176,27 @@ BAD_MANIFESTS = {
     "empty": ("m.csv", "", r"no column `path`; .*found \[\]"),
     "header alone": ("m.csv", "path,label\n", "no images in"),
     "column twice": ("m.csv", "path,label,label\na.jpg,x,y\n", "column `label` stands there twice"),
-    "row twice": ("m.csv", "path,label\na.jpg,x\na.jpg,x\n", r"'a\.jpg' is listed twice; keep one row"),
+    "row twice": (
+        "m.csv",
+        "path,label\na.jpg,x\na.jpg,x\n",
+        r"m\.csv:3: 'a\.jpg' is listed twice, first on line 2; keep",
+    ),
     "row twice, other spelling": ("m.csv", "path,label\na.jpg,x\n./a.jpg,y\n", r"'a\.jpg' is listed twice"),
     "too many values": ("m.csv", "path,label\na.jpg,x\nb.jpg,y,z\n", r"m\.csv:3: 3 values for 2 columns"),
     "too few values": ("m.csv", "path,label\na.jpg\n", r"m\.csv:2: 1 values for 2 columns"),
-    "no path": ("m.csv", "path,label\n,x\n", "has no usable path"),
-    "nul": ("m.csv", "path,label\na\0.jpg,x\n", "no usable path|not valid CSV"),
-    "not utf-8": ("m.csv", "path\ncaf\xe9.jpg\n".encode("latin-1"), r"m\.csv: not UTF-8 \(byte 8\)"),
-    "utf-16": ("m.csv", "path\na.jpg\n".encode("utf-16"), "not UTF-8"),
+    "no path": ("m.csv", "path,label\na.jpg,x\n,x\n", r"m\.csv:3: '' is no usable path"),
+    "nul": ("m.csv", "path,label\na\0.jpg,x\n", r"m\.csv:2: ('a\\x00\.jpg' is no usable path|not valid CSV)"),
+    "nul in a label": ("m.csv", "path,label\na.jpg,x\0\n", r"m\.csv:2: ('a\.jpg' is no usable path|not valid CSV)"),
+    "latin-1": ("m.csv", "path\ncaf\xe9.jpg\n".encode("latin-1"), r"m\.csv:2: not UTF-8 \(byte 0xe9\); save it"),
+    "utf-16": ("m.csv", "path\na.jpg\n".encode("utf-16"), r"m\.csv: is UTF-16; save it as UTF-8"),
+    "utf-16, big": ("m.csv", b"\xfe\xff" + "path\na.jpg\n".encode("utf-16-be"), "is UTF-16"),
+    "huge field": ("m.csv", f"path,label\na.jpg,{'x' * 200_000}\n", r"m\.csv:2: not valid CSV \(field larger"),
+    "bytes alone": ("m.csv", bytes(range(256)), r"m\.csv:\d+: not UTF-8"),
     "open quote": ("m.csv", 'path,label\n"a.jpg,x\n', r"m\.csv:2: not valid CSV"),
     "other suffix": ("m.json", "[]", r"only manifests can be: \.csv, \.tsv or \.parquet"),
     "no parquet": ("m.parquet", "path\n", "not a readable Parquet file"),
+    "empty parquet": ("m.parquet", "", "not a readable Parquet file"),
+    "parquet's marks alone": ("m.parquet", b"PAR1" + b"\xff" * 64 + b"PAR1", "not a readable Parquet file"),
 }
 
 
@@ -200,6 +210,68 @@ def test_a_parquet_file_without_paths_is_refused(tmp_path):
     parquet.write_table(arrow.table({"file": ["a.jpg"]}), tmp_path / "m.parquet")
     with pytest.raises(SourceError, match=r"m\.parquet: has no column `path`"):
         sources.scan(tmp_path / "m.parquet")
+
+
+PARQUET = {
+    "bytes": ({"path": [b"a.jpg"]}, r"column `path` is of type binary; only text is allowed"),
+    "lists": ({"path": [["a.jpg"]]}, r"column `path` is of type list"),
+    "numbers as paths": ({"path": [1]}, r"column `path` is of type int64"),
+    "fractions as labels": ({"path": ["a.jpg"], "label": [1.5]}, r"column `label` is of type double"),
+    "nested labels": ({"path": ["a.jpg"], "label": [{"a": 1}]}, r"column `label` is of type struct"),
+    "twice": ({"path": ["a.jpg", "b.jpg", "a.jpg"]}, r"m\.parquet:3: 'a\.jpg' is listed twice, first on line 1"),
+    "no path": ({"path": ["a.jpg", None]}, r"m\.parquet:2: None is no usable path"),
+}
+
+
+@pytest.mark.parametrize(("columns", "message"), PARQUET.values(), ids=PARQUET)
+def test_bad_parquet_manifests_are_refused(tmp_path, columns, message):
+    parquet.write_table(arrow.table(columns), tmp_path / "m.parquet")
+    with pytest.raises(SourceError, match=message):
+        sources.scan(tmp_path / "m.parquet")
+
+
+def test_parquet_with_text_that_is_not_utf8_is_refused(tmp_path):
+    ends = arrow.array([0, 8], arrow.int32()).buffers()[1]
+    text = arrow.StringArray.from_buffers(1, ends, arrow.py_buffer(b"caf\xe9.jpg"))
+    parquet.write_table(arrow.table({"path": text}), tmp_path / "m.parquet")
+    with pytest.raises(SourceError, match=r"m\.parquet: has text that is not UTF-8"):
+        sources.scan(tmp_path / "m.parquet")
+
+
+def test_text_that_a_spreadsheet_or_terminal_would_act_on_is_kept_as_it_is(tmp_path):
+    labels = ["=1+1", "@SUM(A1)", "+1", "-1", "\x1b[2J", "\u202egpj.exe", "a\rb", "#", "'", " "]
+    parquet.write_table(
+        arrow.table({"path": [f"{number}.jpg" for number in range(len(labels))], "label": labels}),
+        tmp_path / "m.parquet",
+    )
+    assert [entry.label for entry in sources.scan(tmp_path / "m.parquet").entries] == labels
+
+
+def test_a_manifest_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / "m.csv").mkdir()
+    with pytest.raises(SourceError, match="no images in"):
+        sources.scan(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_names_that_no_folder_can_have(tmp_path, name):
+    with pytest.raises(SourceError, match=r"images: .* (cannot be listed|does not exist)"):
+        sources.scan(tmp_path / name)
+
+
+def test_ten_thousand_classes(tmp_path):
+    text = "path,label\n" + "".join(f"{number}.jpg,class {number // 2}\n" for number in range(20_000))
+    assert len(sources.scan(manifest(tmp_path, text)).class_names) == 10_000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+@pytest.mark.parametrize("target", ["x", "../cat", "nowhere"])
+def test_links_that_lead_nowhere_or_in_circles_are_no_images(tmp_path, target):
+    touch(tmp_path, "cat/1.jpg")
+    (tmp_path / "cat/x").symlink_to(target)
+    (tmp_path / "cat/x.jpg").symlink_to("x.jpg")
+    (tmp_path / "cat/folder.jpg").mkdir()
+    assert [path for path, _ in listed(sources.scan(tmp_path))] == ["cat/1.jpg", "cat/x.jpg"]
 
 
 def write_cub(folder, **replaced):
@@ -241,6 +313,7 @@ def test_cub_without_a_split(tmp_path):
         ({"images": "1 a.jpg\n2\n"}, r"images\.txt:2: '2' must be an identifier"),
         ({"images": "1 a.jpg\n2 a.jpg\n"}, r"'a\.jpg' is listed twice"),
         ({"images": ""}, "no images in"),
+        ({"images": "1 a\0b.jpg\n2 b.jpg\n10 c.jpg\n"}, r"images\.txt:1: .*NUL"),
     ],
 )
 def test_cub_that_contradicts_itself_is_refused(tmp_path, replaced, message):

@@ -26,12 +26,20 @@ BEGUN = ".begun-"
 Meta = Mapping[str, Any]
 
 _LOCKS: dict[str, threading.Lock] = {}
+_COMPLAINTS: list[str] = []
 _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []  # entries that go with the process
 
 
 def cache_folder() -> Path:
     """Where compiled models lie: `$STACKCLS_CACHE`, else the user's cache folder. It may be deleted at any time."""
     return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("stackcls", appauthor=False)).absolute()
+
+
+def complaint() -> str | None:
+    """What kept the cache from being used since this was last asked, as a clause."""
+    told = _COMPLAINTS[0] if _COMPLAINTS else None
+    _COMPLAINTS.clear()
+    return told
 
 
 def key_of(located: Located, **made_with: str) -> str:
@@ -80,7 +88,8 @@ def _entry(target: Path, make: Callable[[Path], Meta]) -> tuple[Path, Meta]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(f".{processes.mark()}", BEGUN, target.parent))
-    except OSError:
+    except OSError as error:
+        _COMPLAINTS.append(f"{target.parent} cannot be used ({error.strerror or error})")
         folder = tempfile.TemporaryDirectory(prefix="stackcls-")
         _TEMPORARY.append(folder)
         return Path(folder.name), make(Path(folder.name))

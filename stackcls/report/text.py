@@ -1,9 +1,12 @@
 """Reports as text: one Markdown table reads well in a terminal and in a browser."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
+from stackcls.printable import printable
 from stackcls.report.results import STACK, Report, Score
 
 MISTAKES = 10
@@ -14,11 +17,27 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f}"
 
 
+def comma_separated(rows: Iterable[Sequence[object]]) -> str:
+    """CSV whose readers get back every cell exactly; `csv` would leave a lone carriage return unquoted."""
+    buffer = io.StringIO()
+    plain = csv.writer(buffer, lineterminator="\n")
+    quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
+    return buffer.getvalue()
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Markdown table; cells are text as given."""
-    safe = [[str(cell).replace("|", "\\|").replace("\n", "\\n") for cell in row] for row in rows]
+    """Markdown table; cells are text as given, but for what would break the table or act on a terminal."""
+    safe = [[printable(str(cell)).replace("|", "\\|") for cell in row] for row in rows]
     aligned = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(safe, headers, tablefmt="pipe", disable_numparse=True, colalign=aligned if safe else None)
+    return tabulate(
+        safe,
+        [printable(header) for header in headers],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=aligned if safe else None,
+    )
 
 
 def summary(report: Report) -> str:
@@ -36,7 +55,7 @@ def summary(report: Report) -> str:
         f"Probabilities: expected calibration error {percent(report.calibration.expected_calibration_error)} %, "
         f"log loss {report.calibration.log_loss:.3f}.",
     ]
-    lines += [f"Note: {note}." for note in report.notes]
+    lines += [printable(f"Note: {note}.") for note in report.notes]
     return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ from stackcls.listing import Listing, hash_all
 from stackcls.model import StackModel
 from stackcls.report.results import STACK, Report
 from stackcls.scoring import Predictions
-from stackcls.settings import FeatureSettings
+from stackcls.settings import FeatureSettings, Limits
 from stackcls.sources import ImageEntry
 from stackcls.versions import created_with
 
@@ -31,7 +31,8 @@ def run(
     model_path : Path
         `model.safetensors` or `model.joblib`.
     features : FeatureSettings, optional
-        Engine and batch size, where they name one, instead of those at fitting; all else is the model's own.
+        Engine and batch size, where they name one, instead of those at fitting, and what one image may cost; all else
+        is the model's own.
     listener : Listener, optional
 
     Returns
@@ -49,7 +50,7 @@ def run(
     start = time.perf_counter()
     fitted = modelfile.load(model_path)
     fitted.run_as(features, listener)
-    listing = hash_all(sources.scan(images), listener)
+    listing = hash_all(sources.scan(images), listener, features.limits if features else Limits())
     notes: list[str] = []
     entries = _unseen(fitted, listing, notes)
     ranking, labels = _rank(fitted, listing, entries, listener)
@@ -89,7 +90,7 @@ def _rank(
     bad: dict[str, str] = {}
     prepared = fitted.prepared(len(inputs), listener)
     with listener.track("evaluate", len(inputs), "image") as advance:
-        for batch in extraction.extract(inputs, prepared.extractors, prepared.batch_size):
+        for batch in extraction.extract(inputs, prepared.extractors, prepared.batch_size, listing.limits):
             bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
             advance(len(batch.positions) + len(batch.failures))
             if batch.positions:

@@ -115,7 +115,7 @@ def _run(
     absent = _announce_absent(known, settings, listener) if dry_run else set()
     known = tuple(backbone for backbone in known if backbone.name not in absent)
     located = loading.locate(known, settings, offline, listener)
-    listing = hash_all(source, listener)
+    listing = hash_all(source, listener, settings.features.limits)
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
     try:

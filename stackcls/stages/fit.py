@@ -1,7 +1,5 @@
 """`stackcls fit`: `features.h5` in, the model and its report out."""
 
-import csv
-import io
 import os
 import time
 from collections.abc import Sequence
@@ -271,18 +269,13 @@ def _hints(backbone: Backbone, folder: Path) -> tuple[str, ...]:
 def _predictions_csv(training: _Rows, validated: Validated) -> str:
     data, predictions = training.data, validated.predictions
     labels = np.array(data.class_names, dtype=object)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "label", "fold", "predicted", "probability", *data.names])
-    writer.writerows(
-        zip(
-            [training.table.paths[row] for row in training.rows],
-            labels[data.y],
-            predictions.fold.tolist(),
-            labels[predictions.predicted(STACK)],
-            [f"{value:.6f}" for value in validated.shares.max(axis=1)],
-            *(labels[predictions.predicted(name)] for name in data.names),
-            strict=True,
-        )
+    columns = (
+        [training.table.paths[row] for row in training.rows],
+        labels[data.y],
+        predictions.fold.tolist(),
+        labels[predictions.predicted(STACK)],
+        [f"{value:.6f}" for value in validated.shares.max(axis=1)],
+        *(labels[predictions.predicted(name)] for name in data.names),
     )
-    return buffer.getvalue()
+    header = ["path", "label", "fold", "predicted", "probability", *data.names]
+    return text.comma_separated([header, *zip(*columns, strict=True)])

@@ -1,7 +1,5 @@
 """`stackcls predict`: a model and images in, labels and probabilities out."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -71,7 +69,8 @@ def run(
     top : int
         How many labels to name for each image.
     features : FeatureSettings, optional
-        Engine and batch size, where they name one, instead of those at fitting; all else is the model's own.
+        Engine and batch size, where they name one, instead of those at fitting, and what one image may cost; all else
+        is the model's own.
     standard_input : iterable of str
         Where `-` reads from: one path per line.
     listener : Listener, optional
@@ -84,6 +83,7 @@ def run(
     listener = listener or Silent()
     fitted = modelfile.load(model_path)
     fitted.run_as(features, listener)
+    limits = features.limits if features else None
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         yield from _predict_store(fitted, Path(inputs[0]), top)
         return
@@ -93,7 +93,7 @@ def run(
     if not paths:
         raise SourceError(f"no images in {', '.join(inputs)}; looked for {', '.join(sorted(sources.SUFFIXES))}")
     with listener.track("predict", len(paths), "image") as advance:
-        for path, prediction in zip(paths, fitted.iterate(paths, listener), strict=True):
+        for path, prediction in zip(paths, fitted.iterate(paths, listener, limits), strict=True):
             advance(1)
             if prediction.probabilities is None:
                 yield Row(path, None, None, [], prediction.error.reason if prediction.error else "unreadable")
@@ -141,13 +141,11 @@ def as_json(rows: Iterable[Row]) -> str:
 
 def as_csv(rows: Iterable[Row]) -> str:
     """Write rows as `path,label,probability,error`."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "label", "probability", "error"])
+    cells: list[list[str]] = [["path", "label", "probability", "error"]]
     for row in rows:
         probability = "" if row.probability is None else f"{row.probability:.6f}"
-        writer.writerow([row.path, row.label or "", probability, row.error or ""])
-    return buffer.getvalue()
+        cells.append([row.path, row.label or "", probability, row.error or ""])
+    return text.comma_separated(cells)
 
 
 def as_table(rows: Iterable[Row]) -> str:

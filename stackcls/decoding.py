@@ -1,0 +1,196 @@
+"""Jobs in threads, a few ahead and in order, with bounded memory; one that takes too long is given up."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+# What all jobs of a run hold together at most, unless a single one needs more: photos of 24 megapixels, five at once.
+FILE_BYTES = 2**28
+PIXELS = 2**27
+# A limit is counted in ticks of the thread that waits, so that the time during which all are halted (a suspended
+# laptop, Ctrl-Z) counts as one at most.
+TICKS = 20
+ENDING = 5.0
+
+T = TypeVar("T")
+
+
+class GivenUp(Exception):
+    """Ends a job that nobody waits for any more."""
+
+
+class Turn(Generic[T]):
+    """One job on its way through a thread.
+
+    Attributes
+    ----------
+    counting : bool
+        Whether its time is running: set by the job itself, and off while it waits for memory.
+    """
+
+    def __init__(self, job: "Callable[[Turn[T]], T]", shares: "tuple[_Share, _Share]") -> None:
+        self._job, (self._bytes, self._pixels) = job, shares
+        self._outcome: T | None = None
+        self._error: BaseException | None = None
+        self.done = threading.Event()
+        self.counting = self.given_up = False
+        self.seconds = 0.0
+
+    def admit_file(self, size: int) -> None:
+        """Wait until so many bytes may be read."""
+        self._take(self._bytes, size)
+
+    def admit_pixels(self, count: int) -> None:
+        """Wait until so many pixels may be decoded; no job may ask for bytes after that."""
+        self._take(self._pixels, count)
+
+    def run(self) -> None:
+        """Do the job; keep what it gives or raises."""
+        try:
+            self._outcome = self._job(self)
+        except BaseException as error:  # noqa: BLE001  (raised again where the result is asked for)
+            self._error = error
+        finally:
+            self.counting = False
+            self.give_back()
+            self.done.set()
+
+    def result(self) -> T:
+        """What the job gave; raises what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._outcome  # type: ignore[return-value]
+
+    def give_back(self) -> None:
+        """Let others have the memory that this job may hold."""
+        self._pixels.give_back(self)
+        self._bytes.give_back(self)
+
+    def _take(self, share: "_Share", amount: int) -> None:
+        counting, self.counting = self.counting, False
+        share.take(self, amount)
+        self.counting = counting
+
+
+class _Share:
+    """What jobs hold parts of: at most `total` together, or one job alone."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._held: dict[object, int] = {}
+        self._changed = threading.Condition()
+
+    def take(self, turn: "Turn[T]", amount: int) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: turn.given_up or not self._held or sum(self._held.values()) + amount <= self._total
+            )
+            if turn.given_up:
+                raise GivenUp
+            self._held[turn] = amount
+
+    def give_back(self, turn: "Turn[T]") -> None:
+        with self._changed:
+            self._held.pop(turn, None)
+            self._changed.notify_all()
+
+
+def in_order(
+    jobs: Iterable[Callable[[Turn[T]], T]],
+    late: Callable[[int], T],
+    seconds: float,
+    ahead: int,
+    workers: int | None = None,
+) -> Iterator[T]:
+    """Run jobs in threads and yield what they give, in order.
+
+    A thread that is stuck in a library's code cannot be ended. Its job is answered for, another thread takes its place,
+    and none of them is waited for when the process ends.
+
+    Parameters
+    ----------
+    jobs : iterable of callables
+        Consumed as needed, `ahead` at most before the one whose result is yielded; may be endless.
+    late : callable
+        From a job's number to what is yielded in place of a job that takes too long.
+    seconds : float
+        How long that is.
+    ahead : int
+    workers : int, optional
+        Threads; by default as many as there are processors.
+    """
+    remaining = iter(jobs)
+    pool: _Pool[T] = _Pool(workers or os.cpu_count() or 1, seconds)
+    try:
+        pool.submit(islice(remaining, ahead))
+        number = 0
+        while pool.pending:
+            turn = pool.pending.popleft()
+            in_time = pool.wait(turn)
+            pool.submit(islice(remaining, 1))
+            yield turn.result() if in_time else late(number)
+            number += 1
+    finally:
+        pool.close()
+
+
+class _Pool(Generic[T]):
+    """Threads that do not keep the process from ending, as those of `concurrent.futures` do."""
+
+    def __init__(self, workers: int, seconds: float) -> None:
+        self._seconds = seconds
+        self._shares = (_Share(FILE_BYTES), _Share(PIXELS))
+        self._queue: SimpleQueue[Turn[T] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self.pending: deque[Turn[T]] = deque()
+        for _ in range(workers):
+            self._start()
+
+    def submit(self, jobs: Iterable[Callable[[Turn[T]], T]]) -> None:
+        for job in jobs:
+            turn = Turn(job, self._shares)
+            self.pending.append(turn)
+            self._queue.put(turn)
+
+    def wait(self, turn: Turn[T]) -> bool:
+        """Wait for a job; tell whether it ended in its time."""
+        tick = self._seconds / TICKS
+        while not turn.given_up and not turn.done.wait(tick):
+            # Later ones too: one that hangs may hold the memory that this one waits for.
+            for one in (turn, *self.pending):
+                one.seconds += tick * one.counting
+                if one.counting and one.seconds >= self._seconds and not one.given_up:
+                    self._give_up(one)
+                    self._start()
+        return not turn.given_up
+
+    def _give_up(self, turn: Turn[T]) -> None:
+        turn.given_up = True
+        turn.give_back()
+
+    def close(self) -> None:
+        """Drop what is pending, and wait a little for what runs."""
+        for turn in self.pending:
+            self._give_up(turn)
+        for _ in self._threads:
+            self._queue.put(None)
+        end = time.monotonic() + min(self._seconds, ENDING)
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"decode-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (turn := self._queue.get()) is not None:
+            if not turn.given_up:
+                turn.run()
+            if turn.given_up and turn.done.is_set():
+                return  # another thread has taken this one's place
