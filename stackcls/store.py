@@ -60,7 +60,7 @@ class Store:
                 self.digests[name] = str(self._file[place].attrs["sha256"])
             place = "created_with"
             self.created_with: dict[str, str] = dict(json.loads(self._file.attrs["created_with"]))
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError) as error:
             if hasattr(self, "_file"):
                 self._file.close()
             message = f"{path}: the checksum holds, but the content is not as format 1 says: {place}: {error}"

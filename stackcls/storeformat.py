@@ -183,6 +183,10 @@ def _plain(file: h5py.File, where: str, dimensions: int) -> h5py.Dataset:
         raise ValueError(f"{where} is no plain dataset with {dimensions} dimensions")
     text = h5py.check_string_dtype(dataset.dtype)
     # Text of any length lies elsewhere in the file; in its place is a reference of 16 bytes.
-    if dataset.id.get_storage_size() != dataset.size * (16 if text and not text.length else dataset.dtype.itemsize):
+    size = dataset.id.get_storage_size()
+    if (
+        size != dataset.size * (16 if text and not text.length else dataset.dtype.itemsize)
+        or size > file.id.get_filesize()
+    ):
         raise ValueError(f"{where} has not all the values that it says")
     return dataset

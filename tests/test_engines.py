@@ -88,6 +88,16 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(small):
     assert np.array_equal(small(images[::-1].copy())[::-1], whole)
 
 
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_the_batch_size_changes_the_last_digits_at_most(engine, small, size):
+    backbone = resolve(
+        name="small", architecture="MobileNet", input_size=32, weights="random", arguments={"alpha": 0.25}
+    )
+    other, images = prepare(engine, backbone, None, size), noise(BATCH, 32)
+    parts = [other(images[start : start + size]) for start in range(0, BATCH, size)]
+    assert relative_error(np.concatenate(parts), small(images)) < 1e-5
+
+
 def test_the_input_is_left_as_it_was(small):
     images = noise(BATCH, 32)
     before = images.copy()

@@ -211,7 +211,7 @@ def model_case(folder: Path) -> Case:
     settings = Settings(artifacts=folder / "artifacts")
     write_store(settings.files.features)
     fit.run(settings)
-    files = [settings.files.model, settings.files.model_card]
+    files = [settings.files.model, settings.files.safe_model, settings.files.model_card]
     good = {path: path.read_bytes() for path in files}
 
     def case(rng: random.Random) -> None:
@@ -220,8 +220,9 @@ def model_case(folder: Path) -> Case:
         damaged = rng.choice(files)
         if rng.random() < 0.9:
             damaged.write_bytes(mutate(good[damaged], list(good.values()), rng))
-        fitted = modelfile.load(settings.files.model)
-        if files[0].read_bytes() != good[files[0]]:
+        path = rng.choice(files[:2])
+        fitted = modelfile.load(path)
+        if path.read_bytes() != good[path]:
             raise AssertionError("a model with a wrong checksum was opened")
         fitted.predict_features({name: np.zeros((2, WIDTH), np.float32) for name in ("one", "two")})
 
