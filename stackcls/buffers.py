@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import math
 import mmap
+import os
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ def zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < SMALL:
         return np.zeros(shape, dtype)
-    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+    # Private, since a shared mapping would be written to by forked processes together, and cannot have huge pages.
+    flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+    return np.frombuffer(mmap.mmap(-1, size, **flags), dtype).reshape(shape)
 
 
 def give_back() -> None:

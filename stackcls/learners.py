@@ -82,7 +82,10 @@ class LeanLinearSVC(LinearSVC):  # type: ignore[misc]
         self.plain()._validate_params()
         self.classes_, codes = np.unique(y, return_inverse=True)
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        found = svm.fit(X, codes, len(self.classes_), self.C, weights)
+        try:
+            found = svm.fit(X, codes, len(self.classes_), self.C, weights)
+        except np.linalg.LinAlgError:  # so little regularisation that rounding counts
+            return super().fit(X, y)  # type: ignore[no-any-return]
         self.coef_, self.intercept_ = np.ascontiguousarray(found[:, :-1]), found[:, -1].copy()
         self.n_features_in_ = X.shape[1]
         return self

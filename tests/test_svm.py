@@ -63,3 +63,9 @@ def test_many_columns_are_left_to_liblinear(monkeypatch):
     monkeypatch.setattr(svm, "fit", lambda *_: pytest.fail("squares of the columns"))
     X, y = make_shares(300, 5)
     assert LeanLinearSVC(random_state=0).fit(X, y).plain().coef_.shape == (5, 5)
+
+
+def test_where_rounding_counts_liblinear_does_it():
+    X, y = make_shares(300, 3)
+    fitted = LeanLinearSVC(C=1e15, random_state=0).fit(X, y).plain()
+    assert (fitted.predict(X) == LinearSVC(C=1e15, random_state=0).fit(X, y).predict(X)).all()
