@@ -17,6 +17,7 @@ ROWS = 1024  # at a time, so that many classes take little memory
 CONFIDENCE = 0.95
 EXACT_BELOW = 25
 TIE = 1e-12
+MOST_CLASSES = 2000  # whose square of counts is worth its memory: a report of some 10 MB
 TEMPERATURES = (1e-3, 1e3)
 
 Ints = NDArray[np.int64]
@@ -110,7 +111,9 @@ def per_class_scores(predictions: Predictions, class_names: Sequence[str]) -> di
 
 
 def confusion(predictions: Predictions, n_classes: int) -> list[list[int]]:
-    """Counts, rows the given classes, columns the stack's predictions."""
+    """Counts, rows the given classes, columns the stack's predictions; empty with more than `MOST_CLASSES` classes."""
+    if n_classes > MOST_CLASSES:
+        return []
     counts = metrics.confusion_matrix(predictions.given, predictions.predicted(STACK), labels=range(n_classes))
     rows: list[list[int]] = counts.tolist()
     return rows

@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 
+from stackcls import scoring
 from stackcls.errors import ConfigError, IdentityMismatch, SourceError, StoreError, StoreMissing
 from stackcls.report import text
 from stackcls.report.results import Report
@@ -125,6 +126,13 @@ def test_the_picture_is_a_png(hard):
         picture.load()
         assert picture.format == "PNG"
         assert min(picture.size) > 200
+
+
+def test_too_many_classes_for_a_confusion_matrix(hard, monkeypatch):
+    monkeypatch.setattr(scoring, "MOST_CLASSES", 3)
+    assert fit.run(hard).report.confusion == []
+    assert "`cv_predictions.csv` has every prediction" in hard.files.report_text.read_text("utf-8")
+    assert Image.open(hard.files.confusion).size == (800, 200)
 
 
 def test_the_text_names_every_learner(hard):

@@ -1,6 +1,7 @@
 """Reports as pictures."""
 
 import io
+import typing
 import warnings
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from stackcls.files import replacing
 from stackcls.report.results import Report
+
+if typing.TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUMBERS_UP_TO = 30
 NAMES_UP_TO = 100
@@ -27,6 +31,11 @@ def save_confusion(report: Report, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    if not report.confusion:
+        figure = Figure(figsize=(8.0, 2.0))
+        figure.text(0.5, 0.5, f"{len(report.classes)} classes are too many for a confusion matrix", ha="center")
+        _save(figure, path)
+        return
     counts = np.array(report.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     n_classes = len(counts)
@@ -45,6 +54,10 @@ def save_confusion(report: Report, path: Path) -> None:
             axes.text(predicted, given, counts[given, predicted], ha="center", va="center", color=colour, size=8)
     axes.set_xlabel("predicted by the stack")
     axes.set_ylabel("given")
+    _save(figure, path)
+
+
+def _save(figure: "Figure", path: Path) -> None:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box; the text has it all

@@ -120,7 +120,8 @@ class Report:
         By backbone's name, and the stack under `stack`.
     gain : Gain
     confusion : list of list of int
-        Rows are given classes, columns the stack's predictions, in the order of `classes`.
+        Rows are given classes, columns the stack's predictions, in the order of `classes`; empty with more than 2,000
+        classes.
     per_class : mapping of str to ClassScore
     calibration : Calibration
     seconds : float

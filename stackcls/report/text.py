@@ -9,6 +9,7 @@ from tabulate import tabulate
 from stackcls.printable import printable
 from stackcls.report.results import STACK, Report, Score
 
+LEFT_OUT = "Left out, with so many classes; `cv_predictions.csv` has every prediction."
 MISTAKES = 10
 
 
@@ -95,7 +96,9 @@ def document(report: Report) -> str:
         "## Classes, the hardest first",
         per_class,
         "## Most frequent confusions",
-        table(["given", "predicted", "images"], confusions) if confusions else "None.",
+        table(["given", "predicted", "images"], confusions)
+        if confusions
+        else ("None." if report.confusion else LEFT_OUT),
         "![Confusion matrix](confusion.png)",
         "## How this was made",
         table(["what", "value"], made),
