@@ -3,9 +3,12 @@
 import io
 import typing
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stackcls.files import replacing
 from stackcls.report.results import Report
@@ -54,6 +57,40 @@ def save_confusion(report: Report, path: Path) -> None:
             axes.text(predicted, given, counts[given, predicted], ha="center", va="center", color=colour, size=8)
     axes.set_xlabel("predicted by the stack")
     axes.set_ylabel("given")
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a contact sheet, ndarray of uint8, shape (height, width, 3), or None; and two lines below it."""
+
+    pixels: NDArray[np.uint8] | None
+    title: str
+    line: str
+
+
+def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
+    """Draw a contact sheet as PNG, a row of pictures after the other.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of Cell
+    path : Path
+        Written whole, or not at all.
+    """
+    from matplotlib.figure import Figure
+
+    columns, fonts = max((len(row) for row in rows), default=1), _fonts()
+    figure = Figure(figsize=(1.6 * columns, 2.0 * max(len(rows), 1)), layout="constrained")
+    for number, row in enumerate(rows):
+        for place, cell in enumerate(row):
+            axes = figure.add_subplot(len(rows), columns, number * columns + place + 1)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if cell.pixels is not None:
+                axes.imshow(cell.pixels)
+            label = f"{_escape(cell.title, 20)}\n{cell.line}"
+            axes.set_xlabel(label, fontsize=8, fontfamily=fonts, parse_math=False)
     _save(figure, path)
 
 
