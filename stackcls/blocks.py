@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,15 @@ class BlockFolder:
                 continue
             if wanted:
                 yield block
+
+    def names(self) -> dict[str, str]:
+        """What the backbones of all features are called in the configuration, by the digest of their identity."""
+        found: dict[str, str] = {}
+        for path in self._files():
+            with suppress(Exception), zipfile.ZipFile(path) as archive:  # as in `read`
+                made_by = json.loads(_member(archive, "meta").tobytes())["provenance"]
+                found |= {digest: str(item["configured"]["name"]) for digest, item in made_by.items()}
+        return found
 
     def __len__(self) -> int:
         """Return the number of blocks, whole or not."""
