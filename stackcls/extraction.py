@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls import decoding, images
-from stackcls.decoding import Turn
+from stackcls.decoding import TooMuchStuck, Turn
 from stackcls.engines import Extractor
-from stackcls.errors import UnreadableFile, UnreadableImage
+from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
 from stackcls.settings import Limits
 
 AHEAD = 2
@@ -128,7 +128,13 @@ def load(
     limits: Limits | None = None,
     workers: int | None = None,
 ) -> Generator[Loaded | UnreadableImage]:
-    """Decode images in threads and resize them to every size, in order, `ahead` at most before the one yielded."""
+    """Decode images in threads and resize them to every size, in order, `ahead` at most before the one yielded.
+
+    Raises
+    ------
+    SourceError
+        If images whose decoding does not end hold too much memory.
+    """
     limits = limits or Limits()
     names: dict[int, str] = {}
 
@@ -142,9 +148,16 @@ def load(
             names[number], f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds"
         )
 
-    for number, loaded in enumerate(decoding.in_order(jobs(), late, limits.seconds, ahead, workers)):
-        yield loaded
-        del names[number]
+    try:
+        for number, loaded in enumerate(decoding.in_order(jobs(), late, limits.seconds, ahead, workers)):
+            yield loaded
+            del names[number]
+    except TooMuchStuck as error:
+        paths = ", ".join(sorted({answer.path for answer in error.answers}))
+        raise SourceError(
+            f"images: {len(error.answers)} took longer than features.image_seconds and keep too much memory: "
+            f"remove them, or lower features.max_pixels, and run again: {paths}"
+        ) from None
 
 
 def _load(
