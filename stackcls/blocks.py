@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,24 @@ class BlockFolder:
         """
         for path in self._files():
             try:
-                with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
-                    meta = json.loads(archive["meta"].tobytes())
-                    wanted = set(archive.files) & ({only} if only else set(meta["provenance"]))
-                    block = Block(tuple(meta["sha256"]), {key: archive[key] for key in wanted}, meta["provenance"])
-            except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
-                continue  # what it held is computed again
+                with zipfile.ZipFile(path) as archive:
+                    meta = json.loads(_member(archive, "meta").tobytes())
+                    wanted = {only} & set(meta["provenance"]) if only else set(meta["provenance"])
+                    features = {key: _member(archive, key) for key in wanted}
+                    block = Block(tuple(meta["sha256"]), features, meta["provenance"])
+            except Exception:  # noqa: BLE001, S112  (damage raises nearly every type; it is computed again)
+                continue
             if wanted:
                 yield block
+
+    def names(self) -> dict[str, str]:
+        """What the backbones of all features are called in the configuration, by the digest of their identity."""
+        found: dict[str, str] = {}
+        for path in self._files():
+            with suppress(Exception), zipfile.ZipFile(path) as archive:  # as in `read`
+                made_by = json.loads(_member(archive, "meta").tobytes())["provenance"]
+                found |= {digest: str(item["configured"]["name"]) for digest, item in made_by.items()}
+        return found
 
     def __len__(self) -> int:
         """Return the number of blocks, whole or not."""
@@ -96,12 +107,17 @@ class BlockFolder:
     def basis(self, key: str) -> Basis | None:
         """The basis written down under a key, if there is one and it is whole."""
         try:
-            with open(self.folder / f"{key}.basis", "rb") as raw, np.load(raw, allow_pickle=False) as archive:
-                said = json.loads(archive["said"].tobytes())
-                return Basis(said["kind"], said["layout"], archive["values"])
-        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+            with zipfile.ZipFile(self.folder / f"{key}.basis") as archive:
+                said = json.loads(_member(archive, "said").tobytes())
+                return Basis(said["kind"], said["layout"], _member(archive, "values"))
+        except Exception:  # noqa: BLE001  (as for blocks: it is fitted again)
             return None
 
     def clear(self) -> None:
         """Remove all blocks and what a killed writer left behind; what cannot be removed now is by the next run."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _member(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    """Read one array; all of its bytes first, since checksums are compared at a member's end alone."""
+    return np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)

@@ -35,7 +35,7 @@ def init(target: Path, force: bool) -> None:
 @click.option("--images", metavar="PATH", help="Class folders, a manifest or a CUB-200-2011 folder.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be computed.")
 @click.option("--offline", is_flag=True, help="Never fetch weights.")
-@click.option("--replace", is_flag=True, help="Let matrices that were made otherwise be replaced.")
+@click.option("--replace", is_flag=True, help="Let finished features be replaced or dropped.")
 @click.option("--refit", is_flag=True, help="Fit 8-bit ranges anew on the images as they are now.")
 @strict_option
 def features(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stackcls import extraction, loading
 from stackcls.backbones import Located
 from stackcls.blocks import Block, BlockFolder
+from stackcls.errors import UnreadableImage
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener
 from stackcls.listing import Listing
@@ -39,14 +40,15 @@ def reject_unreadable(listing: Listing, located: Sequence[Located], done: Mappin
 
     Where only such are missing as were rejected before, nothing is left to do, and no network need be built.
     """
-    bad: dict[str, str] = {}
-    for inputs in _group_work(listing, located, done).values():
-        for item in inputs:
-            error = extraction.why_unreadable(item, listing.limits)
-            if error is None:
-                break
-            bad[item.sha256 or ""] = error.reason
-    listing.reject(bad)
+    begun: set[tuple[str, ...]] = set()  # where an image was found that can be decoded
+    while work := {
+        names: inputs for names, inputs in _group_work(listing, located, done).items() if names not in begun
+    }:
+        for names, inputs in work.items():
+            bad = extraction.unreadable_first(inputs, listing.limits)
+            if len(bad) < len(inputs):
+                begun.add(names)
+            listing.reject(bad)
 
 
 def compute(
@@ -69,6 +71,7 @@ def compute(
     folder : BlockFolder
     listener : Listener
     """
+    done = {digest: set(hashes) for digest, hashes in done.items()}
     work = _group_work(listing, located, done)
     needed = {name for names in work for name in names}
     if not needed:
@@ -81,16 +84,21 @@ def compute(
         item.identity.digest: {**prepared.made_by[item.backbone.name], "configured": item.backbone.to_dict()}
         for item in chosen
     }
-    bad: dict[str, str] = {}
-    with listener.track("features", n_images, "image") as advance:
-        for names, inputs in work.items():
-            subset = {name: prepared.extractors[name] for name in names}
-            with _Writer(folder, digests, made_by) as writer:
-                for batch in extraction.extract(inputs, subset, prepared.batch_size, listing.limits):
-                    writer.add([inputs[position].sha256 or "" for position in batch.positions], batch.features)
-                    bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
-                    advance(len(batch.positions) + len(batch.failures))
-    listing.reject(bad)
+    while work:  # again only for copies of images whose own file could not be read
+        bad: list[UnreadableImage] = []
+        with listener.track("features", sum(map(len, work.values())), "image") as advance:
+            for names, inputs in work.items():
+                subset = {name: prepared.extractors[name] for name in names}
+                with _Writer(folder, digests, made_by) as writer:
+                    for batch in extraction.extract(inputs, subset, prepared.batch_size, listing.limits):
+                        hashes = [inputs[position].sha256 or "" for position in batch.positions]
+                        writer.add(hashes, batch.features)
+                        for name in names:
+                            done[digests[name]].update(hashes)
+                        bad += batch.failures.values()
+                        advance(len(batch.positions) + len(batch.failures))
+        listing.reject(bad)
+        work = _group_work(listing, located, done)
 
 
 class _Writer:

@@ -5,9 +5,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 # What all jobs of a run hold together at most, unless a single one needs more: photos of 24 megapixels, five at once.
 FILE_BYTES = 2**28
@@ -16,12 +17,31 @@ PIXELS = 2**27
 # laptop, Ctrl-Z) counts as one at most.
 TICKS = 20
 ENDING = 5.0
+# What jobs that were given up and have not ended hold together at most, unless it is a single one. A pixel is reckoned
+# as decoded and as RGB, a thread as its stack and what libraries keep for it.
+STUCK_BYTES = 2**31
+BYTES_PER_PIXEL = 4
+BYTES_PER_THREAD = 2**24
 
 T = TypeVar("T")
 
 
 class GivenUp(Exception):
     """Ends a job that nobody waits for any more."""
+
+
+class TooMuchStuck(Exception):
+    """Ends work whose jobs hang one after the other, since each keeps its memory.
+
+    Parameters
+    ----------
+    answers : list
+        What was given in place of the jobs' results.
+    """
+
+    def __init__(self, answers: list[Any]) -> None:
+        super().__init__(f"{len(answers)} jobs do not end")
+        self.answers = answers
 
 
 class Turn(Generic[T]):
@@ -33,21 +53,25 @@ class Turn(Generic[T]):
         Whether its time is running: set by the job itself, and off while it waits for memory.
     """
 
-    def __init__(self, job: "Callable[[Turn[T]], T]", shares: "tuple[_Share, _Share]") -> None:
-        self._job, (self._bytes, self._pixels) = job, shares
+    def __init__(self, job: "Callable[[Turn[T]], T]", late: Callable[[], T], shares: "tuple[_Share, _Share]") -> None:
+        self._job, self._late, (self._bytes, self._pixels) = job, late, shares
         self._outcome: T | None = None
         self._error: BaseException | None = None
         self.done = threading.Event()
         self.counting = self.given_up = False
         self.seconds = 0.0
+        self.holds = 0  # bytes, while it does not end
+        self.answer: T | None = None
 
     def admit_file(self, size: int) -> None:
         """Wait until so many bytes may be read."""
         self._take(self._bytes, size)
+        self.holds += size
 
     def admit_pixels(self, count: int) -> None:
         """Wait until so many pixels may be decoded; no job may ask for bytes after that."""
         self._take(self._pixels, count)
+        self.holds += BYTES_PER_PIXEL * count
 
     def run(self) -> None:
         """Do the job; keep what it gives or raises."""
@@ -57,17 +81,24 @@ class Turn(Generic[T]):
             self._error = error
         finally:
             self.counting = False
-            self.give_back()
+            self._give_back()
             self.done.set()
 
     def result(self) -> T:
-        """What the job gave; raises what it raised."""
+        """What the job gave, or what is given in its place; raises what it raised."""
+        if self.given_up:
+            return self.answer  # type: ignore[return-value]
         if self._error is not None:
             raise self._error
         return self._outcome  # type: ignore[return-value]
 
-    def give_back(self) -> None:
-        """Let others have the memory that this job may hold."""
+    def give_up(self) -> None:
+        """Wait for this job no longer, and let others have its share."""
+        self.answer = self._late()
+        self.given_up = True
+        self._give_back()
+
+    def _give_back(self) -> None:
         self._pixels.give_back(self)
         self._bytes.give_back(self)
 
@@ -75,6 +106,10 @@ class Turn(Generic[T]):
         counting, self.counting = self.counting, False
         share.take(self, amount)
         self.counting = counting
+
+
+# Of the whole process, since threads that are stuck outlive the work that gave them up.
+_stuck: list[Turn[Any]] = []
 
 
 class _Share:
@@ -123,18 +158,22 @@ def in_order(
     ahead : int
     workers : int, optional
         Threads; by default as many as there are processors.
+
+    Raises
+    ------
+    TooMuchStuck
+        If jobs that were given up hold too much memory.
     """
     remaining = iter(jobs)
-    pool: _Pool[T] = _Pool(workers or os.cpu_count() or 1, seconds)
+    pool: _Pool[T] = _Pool(workers or os.cpu_count() or 1, seconds, late)
     try:
         pool.submit(islice(remaining, ahead))
-        number = 0
         while pool.pending:
-            turn = pool.pending.popleft()
-            in_time = pool.wait(turn)
+            turn = pool.pending[0]
+            pool.wait(turn)
+            pool.pending.popleft()
             pool.submit(islice(remaining, 1))
-            yield turn.result() if in_time else late(number)
-            number += 1
+            yield turn.result()
     finally:
         pool.close()
 
@@ -142,8 +181,8 @@ def in_order(
 class _Pool(Generic[T]):
     """Threads that do not keep the process from ending, as those of `concurrent.futures` do."""
 
-    def __init__(self, workers: int, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, workers: int, seconds: float, late: Callable[[int], T]) -> None:
+        self._seconds, self._late, self._numbers = seconds, late, count()
         self._shares = (_Share(FILE_BYTES), _Share(PIXELS))
         self._queue: SimpleQueue[Turn[T] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -153,35 +192,35 @@ class _Pool(Generic[T]):
 
     def submit(self, jobs: Iterable[Callable[[Turn[T]], T]]) -> None:
         for job in jobs:
-            turn = Turn(job, self._shares)
+            turn = Turn(job, partial(self._late, next(self._numbers)), self._shares)
             self.pending.append(turn)
             self._queue.put(turn)
 
-    def wait(self, turn: Turn[T]) -> bool:
-        """Wait for a job; tell whether it ended in its time."""
+    def wait(self, turn: Turn[T]) -> None:
+        """Wait until a job, which is pending, has ended or is given up."""
         tick = self._seconds / TICKS
         while not turn.given_up and not turn.done.wait(tick):
             # Later ones too: one that hangs may hold the memory that this one waits for.
-            for one in (turn, *self.pending):
+            for one in self.pending:
                 one.seconds += tick * one.counting
                 if one.counting and one.seconds >= self._seconds and not one.given_up:
-                    self._give_up(one)
+                    one.give_up()
+                    _note_stuck([one])
                     self._start()
-        return not turn.given_up
-
-    def _give_up(self, turn: Turn[T]) -> None:
-        turn.given_up = True
-        turn.give_back()
+        stuck = sum(one.holds + BYTES_PER_THREAD for one in _stuck)
+        if turn.given_up and len(_stuck) > 1 and stuck > STUCK_BYTES:
+            raise TooMuchStuck([one.answer for one in _stuck])
 
     def close(self) -> None:
         """Drop what is pending, and wait a little for what runs."""
         for turn in self.pending:
-            self._give_up(turn)
+            turn.give_up()
         for _ in self._threads:
             self._queue.put(None)
         end = time.monotonic() + min(self._seconds, ENDING)
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
+        _note_stuck([turn for turn in self.pending if turn.holds])
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name=f"decode-{len(self._threads)}", daemon=True)
@@ -194,3 +233,8 @@ class _Pool(Generic[T]):
                 turn.run()
             if turn.given_up and turn.done.is_set():
                 return  # another thread has taken this one's place
+
+
+def _note_stuck(turns: list[Turn[Any]]) -> None:
+    """Remember jobs that have not ended; their share goes to others, so what they hold has a limit of its own."""
+    _stuck[:] = [turn for turn in dict.fromkeys([*_stuck, *turns]) if not turn.done.is_set()]

@@ -7,6 +7,7 @@
     ├── SourceError (ValueError)             a folder, manifest or label that cannot be used
     │   └── SourceMissing (FileNotFoundError)
     ├── UnreadableImage (ValueError)         one image that cannot be decoded
+    │   └── UnreadableFile                   its file cannot be read now; what is in it is not known
     ├── WeightsError (OSError)               pretrained weights missing, damaged or not to be had
     ├── EngineError (RuntimeError)           a network that an engine cannot run
     ├── WriteError (OSError)                 a file that cannot be written: a full or failing disk, a read-only folder
@@ -57,7 +58,11 @@ class UnreadableImage(StackclsError, ValueError):
 
     def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str]]:
         """Rebuild from both parts, since `Exception` would pass on the joined message alone."""
-        return UnreadableImage, (self.path, self.reason)
+        return type(self), (self.path, self.reason)
+
+
+class UnreadableFile(UnreadableImage):
+    """The file of one image cannot be read now; a copy of it may be readable."""
 
 
 class WeightsError(StackclsError, OSError):

@@ -1,6 +1,8 @@
 """From image files to features: decoding in threads beside the networks, in order, with bounded memory."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls import decoding, images
-from stackcls.decoding import Turn
+from stackcls.decoding import TooMuchStuck, Turn
 from stackcls.engines import Extractor
-from stackcls.errors import UnreadableImage
+from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
 from stackcls.settings import Limits
 
 AHEAD = 2
@@ -103,10 +105,15 @@ def extract(
         yield Extracted(tuple(positions), _run(batch, extractors) if batch else {}, failures)
 
 
-def why_unreadable(item: ImageInput, limits: Limits) -> UnreadableImage | None:
-    """Read and decode one image alone; say why it cannot be, or return None."""
-    (loaded,) = load([item], (), 1, limits)
-    return loaded if isinstance(loaded, UnreadableImage) else None
+def unreadable_first(inputs: Sequence[ImageInput], limits: Limits) -> list[UnreadableImage]:
+    """Why images cannot be read, from the first one on until one can."""
+    bad: list[UnreadableImage] = []
+    with closing(load(inputs, (), os.cpu_count() or 1, limits)) as outcomes:
+        for loaded in outcomes:
+            if not isinstance(loaded, UnreadableImage):
+                break
+            bad.append(loaded)
+    return bad
 
 
 def _run(batch: Sequence[Loaded], extractors: Mapping[str, Extractor]) -> dict[str, NDArray[np.float32]]:
@@ -120,8 +127,14 @@ def load(
     ahead: int,
     limits: Limits | None = None,
     workers: int | None = None,
-) -> Iterator[Loaded | UnreadableImage]:
-    """Decode images in threads and resize them to every size, in order, `ahead` at most before the one yielded."""
+) -> Generator[Loaded | UnreadableImage]:
+    """Decode images in threads and resize them to every size, in order, `ahead` at most before the one yielded.
+
+    Raises
+    ------
+    SourceError
+        If images whose decoding does not end hold too much memory.
+    """
     limits = limits or Limits()
     names: dict[int, str] = {}
 
@@ -135,9 +148,16 @@ def load(
             names[number], f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds"
         )
 
-    for number, loaded in enumerate(decoding.in_order(jobs(), late, limits.seconds, ahead, workers)):
-        yield loaded
-        del names[number]
+    try:
+        for number, loaded in enumerate(decoding.in_order(jobs(), late, limits.seconds, ahead, workers)):
+            yield loaded
+            del names[number]
+    except TooMuchStuck as error:
+        paths = ", ".join(sorted({answer.path for answer in error.answers}))
+        raise SourceError(
+            f"images: {len(error.answers)} took longer than features.image_seconds and keep too much memory: "
+            f"remove them, or lower features.max_pixels, and run again: {paths}"
+        ) from None
 
 
 def _load(
@@ -149,7 +169,7 @@ def _load(
         else:
             data = images.read_bytes(item.content, item.name, limits, turn.admit_file)
             if item.sha256 is not None and images.content_hash(data) != item.sha256:
-                raise UnreadableImage(item.name, "changed while this run was reading it; run again")
+                raise UnreadableFile(item.name, "changed while this run was reading it; run again")
             turn.counting = True
             image = images.decode(data, item.name, limits, turn.admit_pixels)
         return {size: images.resize(image, size) for size in sizes}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from stackcls.errors import UnreadableImage
+from stackcls.errors import UnreadableFile, UnreadableImage
 from stackcls.files import digest_stream
 from stackcls.settings import Limits
 
@@ -36,24 +36,24 @@ def content_hash(data: bytes) -> str:
 
 @contextmanager
 def opened(path: Path, name: str, limits: Limits) -> Iterator[BinaryIO]:
-    """Open an image file; raise `UnreadableImage` under `name` where it, or what is done with it, cannot be read."""
+    """Open an image file; raise `UnreadableFile` under `name` where it, or what is done with it, cannot be read."""
     try:
         # A pipe or a device is not even opened; one that takes a file's place just now is not waited for.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UnreadableImage(name, "is a folder or a device, not a file")
+            raise UnreadableFile(name, "is a folder or a device, not a file")
         with open(path, "rb", opener=_without_waiting) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limits.max_bytes:
-                raise UnreadableImage(
+                raise UnreadableFile(
                     name, f"the file's {size} bytes are more than an image within features.max_pixels needs; raise that"
                 )
             yield file
     except FileNotFoundError:
-        raise UnreadableImage(name, "file not found") from None
+        raise UnreadableFile(name, "file not found") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
         if isinstance(error, UnreadableImage):
             raise
-        raise UnreadableImage(name, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise UnreadableFile(name, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -63,7 +63,7 @@ def _without_waiting(path: str, flags: int) -> int:
 def read_bytes(
     path: Path, name: str | None = None, limits: Limits | None = None, admit: Callable[[int], None] | None = None
 ) -> bytes:
-    """Read an image file; raise `UnreadableImage` under `name` where that cannot be done.
+    """Read an image file; raise `UnreadableFile` under `name` where that cannot be done.
 
     Parameters
     ----------

@@ -1,13 +1,13 @@
 """A source's images with the hashes of their content, and the table of rows that comes of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from stackcls import images
-from stackcls.errors import SourceError, UnreadableImage
+from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
 from stackcls.listener import Listener
 from stackcls.settings import Limits
 from stackcls.sources import ImageEntry, Source
@@ -41,10 +41,17 @@ class Listing:
         """Entries that are not rejected, in order."""
         return [entry for entry in self.source.entries if entry.path in self.sha256]
 
-    def reject(self, reasons: Mapping[str, str]) -> None:
-        """Reject every image with one of these content hashes, for the reason given with the hash."""
-        for path in [path for path, digest in self.sha256.items() if digest in reasons]:
-            self.rejected[path] = reasons[self.sha256.pop(path)]
+    def reject(self, errors: Iterable[UnreadableImage]) -> None:
+        """Reject what cannot be read: the path alone where its file is at fault, else all images of that content."""
+        contents: dict[str, str] = {}
+        for error in errors:
+            if isinstance(error, UnreadableFile):
+                del self.sha256[error.path]
+                self.rejected[error.path] = error.reason
+            else:
+                contents[self.sha256[error.path]] = error.reason
+        for path in [path for path, digest in self.sha256.items() if digest in contents]:
+            self.rejected[path] = contents[self.sha256.pop(path)]
 
     def table(self, source_name: str) -> ImageTable:
         """Rows of the images that are left; raise `SourceError` if none is."""

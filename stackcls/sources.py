@@ -1,20 +1,16 @@
 """Where images and their labels come from: class folders, manifests, CUB-200-2011 folders, flat folders."""
 
-import csv
-import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from stackcls import manifests
 from stackcls.errors import SourceError, SourceMissing
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 CUB_FILES = ("images.txt", "image_class_labels.txt", "classes.txt", "images")
-MANIFEST_COLUMNS = ("path", "label", "group", "split")
-
-Row = tuple[int, Mapping[str, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +121,8 @@ def walk(folder: Path, ignored: Counter[str] | None = None, unreadable: dict[str
 
     def note(error: OSError) -> None:
         if unreadable is not None:
-            unreadable[Path(error.filename).relative_to(folder).as_posix()] = f"cannot be listed ({error.strerror})"
+            name = Path(error.filename).relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+            unreadable[name] = f"cannot be listed ({error.strerror})"
 
     seen: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
@@ -139,7 +136,11 @@ def walk(folder: Path, ignored: Counter[str] | None = None, unreadable: dict[str
         for name in files:
             if is_image_name(name):
                 yield (base / name).as_posix()
-            elif ignored is not None and not name.startswith("."):
+            elif name.startswith("."):
+                continue
+            elif not os.path.exists(place := os.path.join(parent, name)):  # noqa: PTH110  (Path.exists may raise)
+                note(FileNotFoundError(0, "a link that leads nowhere", place))
+            elif ignored is not None:
                 ignored[PurePosixPath(name).suffix.lower()] += 1
 
 
@@ -188,7 +189,7 @@ def _scan_cub(folder: Path) -> Source:
 def _read_pairs(path: Path) -> dict[str, str]:
     """Read lines of an identifier, a space and a value."""
     pairs = {}
-    for number, line in enumerate(_read_utf8(path).split("\n"), 1):
+    for number, line in enumerate(manifests.read_utf8(path).split("\n"), 1):
         key, _, value = line.strip().partition(" ")
         if not key:
             continue
@@ -200,29 +201,10 @@ def _read_pairs(path: Path) -> dict[str, str]:
     return pairs
 
 
-def _read_utf8(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise SourceError(f"{path}: is UTF-16; save it as UTF-8") from None
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SourceError(f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}); save it as UTF-8") from None
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def _scan_manifest(path: Path) -> Source:
-    if path.suffix.lower() == ".parquet":
-        rows = _read_parquet(path)
-    elif path.suffix.lower() in {".csv", ".tsv"}:
-        rows = _read_csv(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-    else:
-        raise SourceError(f"images: {path} is a file; only manifests can be: .csv, .tsv or .parquet")
     lines: dict[str, int] = {}
     entries = []
-    for number, row in rows:
+    for number, row in manifests.rows(path):
         entry = _manifest_entry(row, path, number)
         if (first := lines.setdefault(entry.path, number)) != number:
             raise SourceError(
@@ -240,61 +222,4 @@ def _manifest_entry(row: Mapping[str, str | None], manifest: Path, number: int) 
     path = Path(given)
     if path.is_absolute() and path.is_relative_to(manifest.parent.absolute()):
         path = path.relative_to(manifest.parent.absolute())
-    return ImageEntry(path.as_posix(), *(row.get(column) or None for column in MANIFEST_COLUMNS[1:]))
-
-
-def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_read_utf8(path), newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, [])
-        _check_columns(path, header)
-        for row in reader:
-            if row and len(row) != len(header):
-                raise SourceError(f"{path}:{reader.line_num}: {len(row)} values for {len(header)} columns")
-            if row:
-                values = zip(header, row, strict=True)
-                yield reader.line_num, {name: value for name, value in values if name in MANIFEST_COLUMNS}
-    except csv.Error as error:
-        raise SourceError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    """Rows of a Parquet file, numbered from 1; text and whole numbers are taken, nothing else could be a name."""
-    import pyarrow as arrow
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(path)
-        schema = table.schema_arrow
-        _check_columns(path, schema.names)
-        columns = [name for name in MANIFEST_COLUMNS if name in schema.names]
-        for name in columns:
-            kind = schema.field(name).type
-            kind = kind.value_type if arrow.types.is_dictionary(kind) else kind
-            if not any(test(kind) for test in _parquet_kinds(name)):
-                raise SourceError(f"{path}: column `{name}` is of type {kind}; only text is allowed, or whole numbers")
-        number = 0
-        for batch in table.iter_batches(batch_size=1024, columns=columns):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, {name: None if value is None else str(value) for name, value in row.items()}
-    except UnicodeDecodeError:
-        raise SourceError(f"{path}: has text that is not UTF-8; write it again as UTF-8") from None
-    except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
-        if isinstance(error, SourceError):
-            raise
-        raise SourceError(f"{path}: not a readable Parquet file ({error})") from None
-
-
-def _parquet_kinds(name: str) -> tuple[Callable[[object], bool], ...]:
-    from pyarrow import types
-
-    text = (types.is_string, types.is_large_string, types.is_string_view)
-    return text if name == "path" else (*text, types.is_integer, types.is_null)
-
-
-def _check_columns(path: Path, header: list[str]) -> None:
-    if "path" not in header:
-        raise SourceError(f"{path}: has no column `path`; columns are path,label[,group][,split], found {header}")
-    if twice := [name for name in MANIFEST_COLUMNS if header.count(name) > 1]:
-        raise SourceError(f"{path}: column `{twice[0]}` stands there twice")
+    return ImageEntry(path.as_posix(), *(row.get(column) or None for column in manifests.COLUMNS[1:]))

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from stackcls.bases import Basis
 from stackcls.blocks import Block, BlockFolder
 
 IDENTITY, OTHER = "1" * 64, "2" * 64
@@ -127,3 +128,31 @@ def test_clear_removes_what_a_killed_writer_left(tmp_path):
     assert len(list(folder.read())) == 1
     folder.clear()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["block", "basis"])
+def test_no_flipped_bit_ends_a_run(tmp_path, kind):
+    """In archives as large as those in use, whose parts are read in pieces; every bit of what is no feature."""
+    folder, block = BlockFolder(tmp_path), make_block(rows=300)
+    basis = Basis("int8-ranges", '["a"]', np.arange(3000, dtype=np.float32))
+    if kind == "block":
+        folder.add(block)
+    else:
+        folder.keep_basis("x", basis)
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    raw = (block.features[IDENTITY] if kind == "block" else basis.values).tobytes()
+    start, size = data.index(raw), len(raw)
+    assert size > 4096
+    hashes = data.find(b"0" * 50)  # and of the many hashes, which are alike
+    places = [at for at in range(len(data)) if not (start < at < start + size or hashes + 99 < at < start - 400)]
+    for at in [*places, *range(start, start + size, 997)]:
+        for bit in range(8) if at not in range(start, start + size) else (at % 8,):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << bit
+            path.write_bytes(flipped)
+            for found in folder.read():
+                same(block, found)
+            if (read := folder.basis("x")) is not None:
+                assert (read.kind, read.layout) == (basis.kind, basis.layout)
+                assert np.array_equal(read.values, basis.values)

@@ -222,7 +222,7 @@ def test_the_model_brings_its_ranges(int8, fake_engine, tmp_path):
 def test_a_store_whose_ranges_were_exchanged_is_refused(int8, fake_engine):
     import h5py
 
-    from stackcls import store
+    from stackcls import storeformat as store
     from stackcls.errors import StoreError
 
     features.run(int8)

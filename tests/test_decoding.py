@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from stackcls import decoding, extraction, images
-from stackcls.errors import UnreadableImage
+from stackcls.errors import SourceError, UnreadableImage
 from stackcls.extraction import ImageInput
 from stackcls.settings import Limits
 from stackcls.stages import features, fit
@@ -25,6 +25,25 @@ def release():
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stuck(monkeypatch):
+    """What other tests left hanging is not of this one."""
+    monkeypatch.setattr(decoding, "_stuck", [])
+
+
+@pytest.fixture
+def hold(monkeypatch, release):
+    """A job that takes a third of what may be stuck, and hangs."""
+    monkeypatch.setattr(decoding, "STUCK_BYTES", 3 * (decoding.BYTES_PER_THREAD + 4000))
+
+    def run(turn):
+        turn.counting = True
+        turn.admit_pixels(1000)
+        release.wait()
+
+    return run
 
 
 @pytest.fixture
@@ -116,6 +135,52 @@ def test_what_a_job_that_hangs_holds_is_given_back(monkeypatch, release):
         return "done"
 
     assert in_order([hog, needs, hog, needs]) == ["0 late", "done", "2 late", "done"]
+
+
+def test_what_hangs_may_hold_so_much_and_no_more(monkeypatch, release, hold):
+    with pytest.raises(decoding.TooMuchStuck, match="4 jobs do not end") as caught:
+        in_order([hold] * 9, ahead=1)
+    assert caught.value.answers == ["0 late", "1 late", "2 late", "3 late"]
+    # Of the whole process: other work that meets one more cannot go on either, what meets none can.
+    with pytest.raises(decoding.TooMuchStuck, match="5 jobs do not end"):
+        in_order([job(7), hold])
+    assert in_order([job(7)]) == [7]
+    release.set()
+    for turn in decoding._stuck:
+        assert turn.done.wait(60)
+    release.clear()
+    assert in_order([job(7), hold]) == [7, "1 late"]
+
+
+def test_what_still_hangs_when_the_reader_stops_counts_too(release, hold):
+    outcomes = decoding.in_order([job(7), hold, hold], lambda number: f"{number} late", 0.2, 3, 3)
+    assert next(outcomes) == 7
+    threading.Event().wait(0.05)
+    outcomes.close()
+    assert sorted(turn.answer for turn in decoding._stuck) == ["1 late", "2 late"]
+
+
+def test_a_single_image_may_hold_more(monkeypatch, release, hold):
+    monkeypatch.setattr(decoding, "STUCK_BYTES", 1)
+    assert in_order([hold, job(7)]) == ["0 late", 7]
+
+
+def test_features_ends_with_the_names_when_too_much_is_stuck(
+    photos, tmp_path, fake_engine, hang, stackcls, monkeypatch
+):
+    monkeypatch.setattr(decoding, "STUCK_BYTES", 5 * decoding.BYTES_PER_THREAD)
+    settings = make_settings(photos, tmp_path / "artifacts", features={"image_seconds": 0.2})
+    hang("05.png", "06.png", "07.png")
+    with pytest.raises(
+        SourceError, match=r"images: [5-9] took longer .* keep too much memory: .*blue/05\.png.*"
+    ) as caught:
+        features.run(settings)
+    assert "what was finished is kept" in caught.value.__notes__[0]
+    for name in ("05.png", "06.png", "07.png"):
+        for folder in ("blue", "green", "red"):
+            (photos / folder / name).unlink()
+    assert features.run(settings).n_images == 18
+    assert fake_engine.computed["one"] <= 18 + 4  # a batch may have been under way
 
 
 def test_what_a_job_raises_is_raised_and_no_thread_is_left():

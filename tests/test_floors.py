@@ -23,6 +23,7 @@ WORKINGS = [
     "extraction",
     "listing",
     "loading",
+    "losses",
     "model",
     "modelfile",
     "safemodel",

@@ -7,7 +7,7 @@ import pyarrow as arrow
 import pytest
 from pyarrow import parquet
 
-from stackcls import sources
+from stackcls import manifests, sources
 from stackcls.errors import SourceError, SourceMissing
 from stackcls.sources import ImageEntry
 from tests.conftest import write_photo
@@ -146,7 +146,7 @@ def test_tsv_keeps_commas(tmp_path):
 
 
 def test_parquet(tmp_path):
-    columns = {name: [getattr(entry, name) for entry in FULL] for name in sources.MANIFEST_COLUMNS}
+    columns = {name: [getattr(entry, name) for entry in FULL] for name in manifests.COLUMNS}
     parquet.write_table(arrow.table({**columns, "remark": [1, 2, 3, 4]}), tmp_path / "m.parquet")
     assert sources.scan(tmp_path / "m.parquet").entries == in_order(FULL)
 

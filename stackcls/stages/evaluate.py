@@ -87,11 +87,11 @@ def _rank(
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*names, STACK)}
     index = {name: number for number, name in enumerate(fitted.classes_.tolist())}
     labels: list[int] = []
-    bad: dict[str, str] = {}
+    bad: list[UnreadableImage] = []
     prepared = fitted.prepared(len(inputs), listener)
     with listener.track("evaluate", len(inputs), "image") as advance:
         for batch in extraction.extract(inputs, prepared.extractors, prepared.batch_size, listing.limits):
-            bad |= {inputs[at].sha256 or "": error.reason for at, error in batch.failures.items()}
+            bad += batch.failures.values()
             advance(len(batch.positions) + len(batch.failures))
             if batch.positions:
                 X = np.hstack([batch.features[name] for name in names])

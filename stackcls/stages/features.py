@@ -11,9 +11,10 @@ from stackcls import backbones, calibration, computation, engines, loading, lock
 from stackcls.assembly import Assembly
 from stackcls.backbones import Backbone, Located
 from stackcls.blocks import BlockFolder
-from stackcls.errors import IdentityMismatch, StoreDamaged, StoreError, StoreMissing
+from stackcls.errors import StoreDamaged, StoreMissing
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
+from stackcls.losses import Losses
 from stackcls.settings import Settings
 from stackcls.store import Store
 from stackcls.versions import created_with
@@ -69,7 +70,7 @@ def run(
     offline : bool
         Never fetch weights.
     replace : bool
-        Allow matrices made in another way to be replaced.
+        Allow finished features to be replaced, or dropped.
     refit : bool
         Fit bases (8-bit ranges) anew on the images as they are now, and replace the matrices made on the old ones.
     listener : Listener, optional
@@ -86,6 +87,8 @@ def run(
         If the engine cannot run a network.
     IdentityMismatch
         If a stored matrix was made otherwise, and `replace` is not set.
+    StoreError
+        If finished features would be dropped, or images that have some cannot be read, and `replace` is not set.
     ArtifactsInUse, WriteError
         If another run works in the folder, or it cannot be written to.
     """
@@ -120,9 +123,9 @@ def _run(
     old = _open_old(target, listener)
     try:
         located = calibration.known_bases(located, old, folder, refit, listener)
-        if old is not None and not replace:
-            _check_identities(old, located, target, folder)
-            _check_coverage(old, {item.backbone.name for item in located} | absent, listing, target)
+        losses = Losses(target, old, folder, located, absent, listing, dict(listing.sha256), replace)
+        losses.refuse()
+        losses.refuse_unread()
         if dry_run:
             calibration.announce(located, listener)
         else:
@@ -136,13 +139,16 @@ def _run(
         missing = dict.fromkeys(sorted(absent), len(wanted))
         reused |= dict.fromkeys(absent, 0)
         missing |= {item.backbone.name: len(wanted) - reused[item.backbone.name] for item in located}
+        losses.refuse_unread()
         _announce(listing, missing, reused, listener)
+        losses.announce(listener)
         if lock is None:
             return _result(target, listing, missing, reused, start, written=False)
         with _telling_what_is_kept(folder):
             computation.compute(listing, located, finished, settings.features, folder, listener)
             readable = set(listing.sha256.values())  # fewer, where some could not be decoded
             missing = {item.backbone.name: len(readable - finished[item.identity.digest]) for item in located}
+            losses.refuse_unread()
             lock.verify()
             written = _write_store(target, listing, located, old, folder, settings, listener)
     finally:
@@ -193,34 +199,6 @@ def _open_old(target: Path, listener: Listener) -> Store | None:
         return None
 
 
-def _check_identities(old: Store, located: Sequence[Located], target: Path, folder: BlockFolder) -> None:
-    for item in located:
-        name = item.backbone.name
-        if name not in old.matrices:
-            continue
-        stored = old.matrices[name].identity
-        # A basis that is not fitted yet, or was by an interrupted run, belongs to --refit or to a matrix that differs
-        # in more than that.
-        bare = dataclasses.replace(item.identity, basis="")
-        own = not item.identity.basis or folder.basis(bare.digest) is not None
-        wanted = dataclasses.replace(item.identity, basis=stored.basis) if own else item.identity
-        if differences := stored.differences(wanted):
-            raise IdentityMismatch(
-                f"{target}: {name!r} was made otherwise ({'; '.join(differences)}): give the backbone another name, "
-                "or let its features be computed anew with --replace"
-            )
-
-
-def _check_coverage(old: Store, configured: set[str], listing: Listing, target: Path) -> None:
-    """Refuse to drop finished matrices that are not configured now and lack rows of new images."""
-    others = sorted(set(old.matrices) - configured)
-    if others and not set(listing.sha256.values()) <= set(old.table.sha256):
-        raise StoreError(
-            f"{target}: has features of {', '.join(others)} too, which are not configured now and would lack the new "
-            "images: name them under features.backbones as well, or let them be dropped with --replace"
-        )
-
-
 def _announce(listing: Listing, missing: dict[str, int], reused: dict[str, int], listener: Listener) -> None:
     source = listing.source
     if source.ignored:
@@ -254,8 +232,6 @@ def _write_store(
     for name, info in (old.matrices if old else {}).items():
         if name not in identities and set(table.sha256) <= set(old.table.sha256 if old else ()):
             identities[name] = info.identity
-        elif name not in identities:
-            listener.warn(f"the features of {name!r} are dropped: they are not configured any more, and images are new")
     current = {name: info.identity for name, info in old.matrices.items()} if old else {}
     if old is not None and old.table.equals(table) and current == identities:
         return False

@@ -14,7 +14,7 @@ from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
 from stackcls.report import text
 from stackcls.settings import FeatureSettings
-from stackcls.store import ROWS, Store
+from stackcls.store import Store
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def run(
     Yields
     ------
     Row
-        One per image, in order; a bad image has a row of its own.
+        One per image, in order; a bad image, or a folder that cannot be listed, has a row of its own.
     """
     listener = listener or Silent()
     fitted = modelfile.load(model_path)
@@ -87,7 +87,8 @@ def run(
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         yield from _predict_store(fitted, Path(inputs[0]), top)
         return
-    paths = list(_expand(inputs, standard_input))
+    unlisted: dict[str, str] = {}
+    paths = list(_expand(inputs, standard_input, unlisted))
     if not paths and list(inputs) == ["-"]:
         raise SourceError("no paths on standard input; give one per line")
     if not paths:
@@ -96,32 +97,34 @@ def run(
         for path, prediction in zip(paths, fitted.iterate(paths, listener, limits), strict=True):
             advance(1)
             if prediction.probabilities is None:
-                yield Row(path, None, None, [], prediction.error.reason if prediction.error else "unreadable")
+                reason = prediction.error.reason if prediction.error else "unreadable"
+                yield Row(path, None, None, [], unlisted.get(path, reason))
             else:
                 yield _row(fitted, path, prediction.probabilities, top)
 
 
-def _predict_store(fitted: StackModel, path: Path, top: int) -> Iterator[Row]:
-    with Store(path) as store:
-        fitted.check_identities({name: info.identity for name, info in store.matrices.items()}, str(path))
-        matrices = {
-            item.backbone.name: np.empty((len(store.table.paths), item.width), np.float32) for item in fitted.backbones
-        }
-        for name, matrix in matrices.items():
-            store.read_into(name, matrix)
-        for start in range(0, len(store.table.paths), ROWS):
-            part = {name: matrix[start : start + ROWS] for name, matrix in matrices.items()}
-            shares = fitted.predict_proba_features(part)
-            for name, row in zip(store.table.paths[start:], shares, strict=False):
-                yield _row(fitted, name, row, top)
+def _predict_store(fitted: StackModel, given: Path, top: int) -> Iterator[Row]:
+    with Store(given) as store:
+        fitted.check_identities({name: info.identity for name, info in store.matrices.items()}, str(given))
+        names = [item.backbone.name for item in fitted.backbones]
+        for parts in zip(*map(store.chunks, names), strict=True):
+            start = parts[0][0]
+            features = {name: rows for name, (_, rows) in zip(names, parts, strict=True)}
+            shares = fitted.predict_proba_features(features)
+            for path, row in zip(store.table.paths[start:], shares, strict=False):
+                yield _row(fitted, path, row, top)
 
 
-def _expand(inputs: Iterable[str], standard_input: Iterable[str]) -> Iterator[str]:
+def _expand(inputs: Iterable[str], standard_input: Iterable[str], unlisted: dict[str, str]) -> Iterator[str]:
+    """Paths of images; folders that cannot be listed are among them, and get a reason."""
     for given in inputs:
         if given == "-":
             yield from (line for line in (line.rstrip("\r\n") for line in standard_input) if line)
         elif Path(given).is_dir():
-            yield from sorted((Path(given) / name).as_posix() for name in sources.walk(Path(given)))
+            below: dict[str, str] = {}
+            found = [*sources.walk(Path(given), unreadable=below), *below]
+            unlisted.update({(Path(given) / name).as_posix(): reason for name, reason in below.items()})
+            yield from sorted((Path(given) / name).as_posix() for name in found)
         elif not Path(given).exists() and not sources.is_image_name(Path(given).name):
             raise SourceMissing(f"{given}: no such file or folder")
         else:
