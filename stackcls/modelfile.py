@@ -21,7 +21,7 @@ CHECKED = ("scikit-learn", "mlxtend")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """`model.json`: what is known of `model.joblib` before it is opened."""
+    """`model.json`: what is known of `model.joblib` before it is opened, and which `model.safetensors` is beside it."""
 
     sha256: str
     classes: list[str]
@@ -31,6 +31,7 @@ class ModelCard:
     n_images: int
     created_with: dict[str, str]
     format: int = FORMAT
+    safe_sha256: str = ""
     store: str = ""
     matrices: dict[str, str] = field(default_factory=dict)
 
@@ -50,6 +51,7 @@ def save(model: StackModel, files: Artifacts, recipe: str, origin: Origin) -> No
         backbones = {item.backbone.name: {"identity": item.identity, "weights": item.hints} for item in model.backbones}
         card = ModelCard(
             sha256=digest_file(pickled),
+            safe_sha256=digest_file(safe),
             classes=model.classes_.tolist(),
             backbones=backbones,
             scores=origin.scores,
@@ -88,6 +90,7 @@ def load(path: str | Path) -> StackModel:
     """
     path = Path(path)
     if path.suffix == safemodel.SUFFIX:
+        check_companion(path)
         return safemodel.load(path)
     check_card(path, read_card(path))
     model = joblib.load(path)
@@ -128,3 +131,22 @@ def check_card(path: Path, card: ModelCard) -> None:
     if digest_file(path) != card.sha256:
         described = path.with_suffix(".json").name
         raise ModelError(f"{path}: not the file that {described} describes, or damaged; run `stackcls fit` again")
+
+
+def check_companion(path: Path) -> None:
+    """Raise `ModelError` where the card beside a `model.safetensors` names another one; without a card nothing is wrong.
+
+    A `fit` that was killed between two renames leaves a new model beside an old report.
+    """
+    card_path = path.with_suffix(".json")
+    if not path.is_file() or not card_path.is_file():
+        return
+    try:
+        stated = read_card(path).safe_sha256
+    except ModelError:  # no card, or one of another version: what it would say is not known
+        return
+    if stated and stated != digest_file(path):
+        raise ModelError(
+            f"{path}: not the file that {card_path.name} describes: `stackcls fit` was interrupted there; run "
+            f"`stackcls fit` again, or, if this model is from elsewhere, give it a folder without {card_path.name}"
+        )

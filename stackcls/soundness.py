@@ -90,7 +90,7 @@ def check_model(path: Path) -> Checked:
             loading.find_recorded(name, identity.weights, described.hints[name], path.absolute().parent)
         except WeightsError as error:
             problems.append(Finding(f"backbones/{name}", str(error)))
-    remarks = [*_compare_with_store(path, described), *_compare_with_other_format(path, described)]
+    remarks = list(_compare_with_store(path, described))
     if path.suffix != safemodel.SUFFIX:
         remarks.append(Finding("file", "opening it can run any code: do so only if you trust who made it"))
     return Checked(str(path), "model", tuple(problems), tuple(remarks), _model_facts(described))
@@ -183,6 +183,7 @@ def _store_facts(store: Store) -> dict[str, Any]:
 def _describe(path: Path) -> _Described:
     """What a model says of itself; raise where it is not sound."""
     if path.suffix == safemodel.SUFFIX:
+        modelfile.check_companion(path)
         model, description = safemodel.load(path), safemodel.read(path)[0]
         return _Described(
             classes=description.classes,
@@ -234,20 +235,6 @@ def _changes(store: Store, described: _Described) -> Iterator[str]:
             yield f"{name} was made otherwise ({'; '.join(differences)})"
         elif store.digests[name] != described.origin.matrices.get(name):
             yield f"{name} has other rows or values"
-
-
-def _compare_with_other_format(path: Path, described: _Described) -> Iterator[Finding]:
-    """Say where `model.safetensors` and the card of `model.joblib` beside it are of two fits."""
-    card = path.with_suffix(".json")
-    if path.suffix != safemodel.SUFFIX or not card.is_file() or not path.with_suffix(".joblib").is_file():
-        return
-    try:
-        other = _describe_card(modelfile.read_card(path.with_suffix(".joblib")))
-    except (StackclsError, TypeError, KeyError, ValueError) as error:
-        yield Finding(card.name, f"cannot be compared with the model: {error}")
-        return
-    if (list(other.classes), other.origin) != (list(described.classes), described.origin):
-        yield Finding(path.with_suffix(".joblib").name, "is of another fit; `stackcls fit` writes both")
 
 
 def _model_facts(described: _Described) -> dict[str, Any]:

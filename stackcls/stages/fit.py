@@ -237,12 +237,13 @@ def _write(
         trained_on=model.short_hashes([training.table.sha256[row] for row in training.rows]),
         created_with=report.created_with,
     )
-    with together(first=files.model, last=files.model_card):
+    with together(first=files.safe_model, last=files.model_card):
+        # Both models come before the report: with an old card, a new model is refused and an old report is not.
+        modelfile.save(fitted, files, report.recipe, origin)
         report.save(files.report)
         write_text(files.report_text, text.document(report))
         pictures.save_confusion(report, files.confusion)
         write_text(files.predictions, _predictions_csv(training, validated))
-        modelfile.save(fitted, files, report.recipe, origin)
     return (
         files.safe_model,
         files.model,
