@@ -134,7 +134,7 @@ def check_card(path: Path, card: ModelCard) -> None:
 
 
 def check_companion(path: Path) -> None:
-    """Raise `ModelError` where the card beside a `model.safetensors` names another one; without a card nothing is wrong.
+    """Raise `ModelError` where the card beside a `model.safetensors` names another one; without a card all is well.
 
     A `fit` that was killed between two renames leaves a new model beside an old report.
     """

@@ -87,7 +87,7 @@ def check_model(path: Path) -> Checked:
     problems = []
     for name, identity in described.identities.items():
         try:
-            loading.find_recorded(name, identity.weights, described.hints[name], path.absolute().parent)
+            loading.find_recorded(name, identity, described.hints[name], path.absolute().parent)
         except WeightsError as error:
             problems.append(Finding(f"backbones/{name}", str(error)))
     remarks = list(_compare_with_store(path, described))

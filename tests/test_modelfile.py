@@ -128,9 +128,13 @@ def test_a_fit_that_ended_between_two_renames_is_found_out_in_both_formats(fitte
         try:
             modelfile.load(path)
         except ModelError as error:
+            refused = str(error)
+        else:
+            refused = ""
+        if refused:
             assert renames > 0
-            assert "not the file that model.json describes" in str(error)
-            assert "run `stackcls fit` again" in str(error)
+            assert "not the file that model.json describes" in refused
+            assert "run `stackcls fit` again" in refused
         else:
             assert not new
             assert path.read_bytes() == old[path]
@@ -143,5 +147,7 @@ def test_a_safe_model_needs_no_card(fitted, tmp_path):
         (tmp_path / "model.json").write_bytes(content)
         assert load(alone).classes_.tolist() == ["blue", "green", "red"]
     edit_card(fitted, safe_sha256="0" * 64)
-    with pytest.raises(ModelError, match=r"model.safetensors: not the file that model.json describes: .*from elsewhere"):
+    with pytest.raises(
+        ModelError, match=r"model.safetensors: not the file that model.json describes: .*from elsewhere"
+    ):
         load(fitted.files.safe_model)

@@ -165,7 +165,12 @@ def _call(backbone: Backbone, include_top: bool, weights: str | None) -> keras.M
     size = backbone.input_size
     try:
         return getattr(applications, backbone.architecture)(
-            **{"include_top": include_top, "input_shape": (size, size, 3), **dict(backbone.arguments)}, weights=weights
+            **{
+                **dict(backbone.arguments),
+                "include_top": include_top,
+                "input_shape": (size, size, 3),
+                "weights": weights,
+            }
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"features.backbones: {backbone.name!r}: {backbone.architecture} says: {error}") from error
