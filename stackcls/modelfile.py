@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import joblib
 from pydantic import TypeAdapter, ValidationError
 
 from stackcls import safemodel
+from stackcls.backbones import Identity
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.files import digest_file, replacing
 from stackcls.model import StackModel
@@ -20,12 +20,20 @@ CHECKED = ("scikit-learn", "mlxtend")
 
 
 @dataclass(frozen=True)
+class CardBackbone:
+    """One backbone, and where its weights were."""
+
+    identity: Identity
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """`model.json`: what is known of `model.joblib` before it is opened, and which `model.safetensors` is beside it."""
 
     sha256: str
     classes: list[str]
-    backbones: dict[str, dict[str, Any]]
+    backbones: dict[str, CardBackbone]
     scores: dict[str, float]
     recipe: str
     n_images: int
@@ -48,7 +56,7 @@ def save(model: StackModel, files: Artifacts, recipe: str, origin: Origin) -> No
     ):
         safe.write_bytes(safemodel.dump(model, origin))
         joblib.dump(model, pickled)
-        backbones = {item.backbone.name: {"identity": item.identity, "weights": item.hints} for item in model.backbones}
+        backbones = {item.backbone.name: CardBackbone(item.identity, item.hints) for item in model.backbones}
         card = ModelCard(
             sha256=digest_file(pickled),
             safe_sha256=digest_file(safe),
@@ -113,7 +121,11 @@ def read_card(path: Path) -> ModelCard:
     try:
         card = _CARD.validate_json(card_path.read_bytes())
     except ValidationError as error:
-        raise ModelError(f"{card_path}: not the description of a model ({error.errors()[0]['msg']})") from None
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise ModelError(
+            f"{card_path}: not the description of a model ({where}{first['msg']}); {safemodel.REMEDY}"
+        ) from None
     if card.format != FORMAT:
         raise ModelError(f"{card_path}: model format {card.format}, this stackcls reads {FORMAT}; use a newer stackcls")
     return card

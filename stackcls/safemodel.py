@@ -143,6 +143,11 @@ def dump(model: StackModel, origin: Origin) -> bytes:
 
 def load(path: Path) -> StackModel:
     """Open a model; see `modelfile.load`."""
+    return open_described(path)[1]
+
+
+def open_described(path: Path) -> tuple[Description, StackModel]:
+    """Open a model, and return also what the file says of itself."""
     description, arrays = read(path)
     try:
         model = _build(description, arrays)
@@ -151,7 +156,7 @@ def load(path: Path) -> StackModel:
             f"{path}: its checksum holds, but it is no model as stackcls writes it: {error}; {REMEDY}"
         ) from None
     model.folder = path.absolute().parent
-    return model
+    return description, model
 
 
 def read(path: Path) -> tuple[Description, Arrays]:

@@ -14,7 +14,7 @@ import numpy as np
 from stackcls import damage, loading, modelfile, safemodel
 from stackcls.backbones import Backbone, Identity
 from stackcls.damage import Finding
-from stackcls.errors import StackclsError, StoreDamaged, StoreError, WeightsError
+from stackcls.errors import ModelError, StoreDamaged, StoreError, WeightsError
 from stackcls.listener import Listener
 from stackcls.safemodel import Origin
 from stackcls.store import ImageTable, MatrixInfo, Store
@@ -82,7 +82,7 @@ def check_model(path: Path) -> Checked:
     """Check a model of either format, and the weights that it needs; nothing of a `model.joblib` is executed."""
     try:
         described = _describe(path)
-    except (StackclsError, TypeError, KeyError, ValueError) as error:
+    except ModelError as error:
         return Checked(str(path), "model", (Finding("file", _without(path, error)),), (), {})
     problems = []
     for name, identity in described.identities.items():
@@ -184,7 +184,7 @@ def _describe(path: Path) -> _Described:
     """What a model says of itself; raise where it is not sound."""
     if path.suffix == safemodel.SUFFIX:
         modelfile.check_companion(path)
-        model, description = safemodel.load(path), safemodel.read(path)[0]
+        description, model = safemodel.open_described(path)
         return _Described(
             classes=description.classes,
             identities={item.backbone.name: item.identity for item in model.backbones},
@@ -195,14 +195,10 @@ def _describe(path: Path) -> _Described:
         )
     card = modelfile.read_card(path)
     modelfile.check_card(path, card)
-    return _describe_card(card)
-
-
-def _describe_card(card: modelfile.ModelCard) -> _Described:
     return _Described(
         classes=card.classes,
-        identities={name: Identity(**item["identity"]) for name, item in card.backbones.items()},
-        hints={name: [str(hint) for hint in item["weights"]] for name, item in card.backbones.items()},
+        identities={name: item.identity for name, item in card.backbones.items()},
+        hints={name: item.weights for name, item in card.backbones.items()},
         origin=Origin(card.n_images, card.scores, card.store, card.matrices),
         recipe=card.recipe,
         created_with=card.created_with,

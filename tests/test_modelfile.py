@@ -84,11 +84,31 @@ def test_load_needs_both_files(fitted, missing, message):
         load(fitted.files.model)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"sha256": 1}'])
-def test_load_refuses_a_card_of_something_else(fitted, content):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "Invalid JSON"),
+        (b"{}", "sha256: Field required"),
+        (b"[]", "Input should be an object"),
+        (b"\xff", "Invalid JSON"),
+        (b'{"sha256": 1}', "sha256: Input should be a valid string"),
+    ],
+)
+def test_load_refuses_a_card_of_something_else(fitted, content, what):
     fitted.files.model_card.write_bytes(content)
-    with pytest.raises(ModelError, match=r"model.json: not the description of a model"):
+    with pytest.raises(
+        ModelError, match=rf"model.json: not the description of a model \({what}.*\); run `stackcls fit`"
+    ):
         load(fitted.files.model)
+
+
+def test_a_card_that_lacks_a_part_names_it(fitted, stackcls):
+    backbones = json.loads(fitted.files.model_card.read_text("utf-8"))["backbones"]
+    del backbones["one"]["identity"]["layer"]
+    edit_card(fitted, backbones=backbones)
+    with pytest.raises(ModelError, match=r"\(backbones: one: identity: layer: Field required\)"):
+        load(fitted.files.model)
+    assert "backbones: one: identity: layer: Field required" in stackcls("check", fitted.files.model)[1]
 
 
 def test_load_refuses_another_format(fitted):

@@ -211,7 +211,7 @@ def test_a_checksum_alone_is_not_enough(tmp_path):
     with h5py.File(path, "w", userblock_size=512) as file:
         file["x"] = 1
     seal(path)
-    with pytest.raises(StoreError, match="content is not as format 1 says: .*; delete it and run `stackcls features`"):
+    with pytest.raises(StoreError, match=r"content is not as format 1 says: .*; delete it and run `stackcls features`"):
         Store(path)
 
 
