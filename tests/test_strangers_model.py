@@ -14,6 +14,8 @@ from stackcls.backbones import SAVED, Backbone
 from stackcls.engines import keras_models
 from stackcls.errors import ConfigError, ModelError, StoreError, WeightsError
 from stackcls.files import digest_file
+from stackcls.printable import printable
+from stackcls.report import text
 from stackcls.settings import FeatureSettings
 from stackcls.stages import check, features, fit
 from tests import test_safemodel
@@ -205,3 +207,20 @@ def test_a_saved_model_is_opened_as_keras_alone(photos, tmp_path, name):
     entry = {"name": "one", "model": str(saved), "preprocessing": "tf"}
     with pytest.raises(ConfigError, match=f"'one' has the model '{name}'; a .keras file is needed"):
         make_settings(photos, tmp_path, features={"backbones": [entry]})
+
+
+def test_a_report_of_someone_else_is_shown_harmlessly(photos, tmp_path, fake_engine):
+    settings = make_settings(photos, tmp_path / "artifacts")
+    features.run(settings)
+    report = fit.run(settings).report
+    odd = replace(report, recipe="a\x1b[2J\nb", gain=replace(report.gain, over="c\x9b2J\nd"))
+    for written in (text.summary(odd), text.document(odd)):
+        assert not [line for line in written.split("\n") if line != printable(line)]
+        assert r"recipe a\x1b[2J\nb" in written
+        assert r"backbone, c\x9b2J\nd: " in written
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_help_says_which_models_run_code(stackcls, verb):
+    said = " ".join(stackcls(verb, "--help")[1].split())
+    assert "Opening a .joblib file runs whatever code is in it: give one only if you trust who made it" in said

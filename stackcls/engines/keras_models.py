@@ -142,8 +142,14 @@ def _build_known(backbone: Backbone, weights: Path | None) -> keras.Model:
     if backbone.weights == "imagenet":
         # Some architectures are built otherwise for "imagenet" than for a file, so Keras must be asked for
         # "imagenet", and be given the file that was found when it asks for it.
-        with _answering_get_file(lambda *_, **__: str(weights)):
-            return _call(backbone, top, "imagenet")
+        try:
+            with _answering_get_file(lambda *_, **__: str(weights)):
+                return _call(backbone, top, "imagenet")
+        except OSError as error:
+            raise WeightsError(
+                f"features.backbones: {backbone.name!r}: {weights} cannot be read ({error}): allow reading it, or "
+                "delete it and run `stackcls weights`"
+            ) from error
     keras.utils.set_random_seed(backbone.seed)
     network = _call(backbone, top, None)
     if weights is not None:
