@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
 
 from stackcls.bases import Basis
 from stackcls.errors import ConfigError
-from stackcls.settings import BackboneEntry, FeatureSettings
+from stackcls.settings import MAX_SIDE, MIN_SIDE, Arguments, BackboneEntry, FeatureSettings, Section
 
 PREPROCESSING = ("caffe", "tf", "torch", "none")
 RESIZE_RULE = "pillow-bilinear-antialias-squash"
@@ -92,8 +94,16 @@ class Backbone:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Backbone":
-        """Read what `to_dict` wrote; raise `TypeError` or `ValueError` on anything else."""
-        return Backbone(**{**values, "arguments": tuple(sorted(dict(values["arguments"]).items()))})
+        """Read what `to_dict` wrote; raise `ValueError` on what no configuration can give, for it would go to Keras."""
+        try:
+            said = _Written.model_validate(values, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, ("backbone", *first["loc"])))
+            raise ValueError(f"{where}: {first['msg']}") from None
+        if said.architecture and said.architecture not in {item.architecture for item in architectures().values()}:
+            raise ValueError(f"backbone.architecture: {said.architecture!r} is not a known one")
+        return Backbone(**{**dict(said), "arguments": tuple(sorted(said.arguments.given().items()))})
 
     def identity(self, weights_sha256: str, precision: str) -> "Identity":
         """Describe what decides the values of this backbone's features.
@@ -118,6 +128,20 @@ class Backbone:
             precision=precision,
             basis="",
         )
+
+
+class _Written(Section):
+    """What `Backbone.to_dict` writes."""
+
+    name: str = Field(min_length=1)
+    architecture: str
+    arguments: Arguments
+    input_size: int | None = Field(ge=MIN_SIDE, le=MAX_SIDE)
+    weights: str
+    seed: int = Field(ge=0, le=2**32 - 1)
+    layer: str | None
+    pooling: Literal["average", "max"]
+    preprocessing: Literal["keras", "caffe", "tf", "torch", "none"]
 
 
 @dataclass(frozen=True)
@@ -208,7 +232,7 @@ def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
     pooling = entry.pooling or pooling
     wanted = entry.architecture or entry.name
     bundled = wanted in BUNDLED and not entry.model
-    if bundled and (entry.weights or entry.arguments or entry.input_size or entry.preprocessing):
+    if bundled and (entry.weights or entry.arguments.given() or entry.input_size or entry.preprocessing):
         raise ConfigError(
             f"{where}: {wanted} is part of stackcls with its weights; only `layer`, `pooling` and a `name` can be given"
         )
@@ -230,7 +254,7 @@ def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
     return Backbone(
         name=entry.name,
         architecture=known.architecture,
-        arguments=tuple(sorted(entry.arguments.items())),
+        arguments=tuple(sorted(entry.arguments.given().items())),
         input_size=entry.input_size or known.input_size,
         weights=entry.weights or "imagenet",
         seed=entry.seed if entry.weights == "random" else 0,

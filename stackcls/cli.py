@@ -122,10 +122,7 @@ def predict(
     path, chosen = model_from(model_path, config, overrides, artifacts)
     stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape") if "-" in inputs else ()
     rows = list(stage.run(inputs, path, top=top, features=chosen, standard_input=stream, listener=Console()))
-    text = stage.WRITERS[form](rows)
-    if sys.stdout.isatty():
-        text = "\n".join(map(printable, text.split("\n")))
-    click.echo(text, nl=False, color=True)  # which keeps names that look like colours
+    _show(stage.WRITERS[form](rows))
     bad = sum(row.error is not None for row in rows)
     if bad:
         click.echo(f"warning: {bad} of {len(rows)} images could not be read", err=True)
@@ -221,7 +218,7 @@ def check(
 
     paths = paths or (settings_from(config, overrides, artifacts=artifacts).files.folder,)
     results = stage.run(paths, listener=Console())
-    click.echo(stage.WRITERS[form](results), nl=False)
+    _show(stage.WRITERS[form](results))
     return DONE if all(item.sound for item in results) else FAILED
 
 
@@ -266,6 +263,13 @@ def demo(folder: Path) -> None:
     rows = predict_stage.run([str(data.new_images)], data.settings.files.safe_model, top=3, listener=console)
     click.echo(predict_stage.as_table(rows))
     click.echo(f"The model and its report are in {data.settings.artifacts}.\n\n{stage.CLOSING}", nl=False)
+
+
+def _show(text: str) -> None:
+    """Print what programs may read: names as they are, but for what would act on a terminal where there is one."""
+    if sys.stdout.isatty():
+        text = "\n".join(map(printable, text.split("\n")))
+    click.echo(text, nl=False, color=True)  # which keeps names that look like colours
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

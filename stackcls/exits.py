@@ -65,7 +65,7 @@ def _run(command: click.Command, arguments: list[str], debug: bool) -> int:
 
 
 def _notes(error: BaseException) -> list[str]:
-    return getattr(error, "__notes__", [])
+    return [printable(note) for note in getattr(error, "__notes__", [])]
 
 
 @contextmanager

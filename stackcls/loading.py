@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from stackcls import engines, weightfiles
-from stackcls.backbones import Backbone, Located, architectures, bundled_file
+from stackcls.backbones import SAVED, Backbone, Identity, Located, architectures, bundled_file
 from stackcls.engines import Engine, Extractor, cache
 from stackcls.errors import EngineError, WeightsError
 from stackcls.files import digest_file
@@ -106,15 +106,18 @@ def fetch_all(wanted: Mapping[str, Download], settings: WeightSettings, listener
             weightfiles.fetch(download, settings.base_url, settings.timeout, started)
 
 
-def find_recorded(name: str, sha256: str, hints: Sequence[str], folder: Path) -> Path | None:
+def find_recorded(name: str, identity: Identity, hints: Sequence[str], folder: Path) -> Path | None:
     """Find the weights of a model's backbone by their content; None for random ones.
+
+    A model from elsewhere says its hints itself: what they name is opened only where it can be weights, and never on
+    a network share, which would learn who asks. A saved model, which is more than weights, must be a `.keras` file.
 
     Parameters
     ----------
     name : str
         The backbone's.
-    sha256 : str
-        Of the weights file, or `random:` and the seed.
+    identity : Identity
+        Whose `weights` is the SHA-256 of the file, or `random:` and the seed.
     hints : sequence of str
         Where the file lay at fitting: relative to the model's folder, then absolute.
     folder : Path
@@ -125,18 +128,20 @@ def find_recorded(name: str, sha256: str, hints: Sequence[str], folder: Path) ->
     WeightsError
         If no such file is there; it says where another one lies in its place.
     """
-    if sha256.startswith("random:"):
+    if identity.weights.startswith("random:"):
         return None
-    places = [folder / hint for hint in hints]
+    suffixes = frozenset({".keras"}) if identity.architecture == SAVED else weightfiles.SUFFIXES
+    places = [folder / hint for hint in hints if not PureWindowsPath(hint).drive.startswith("\\\\")]
     folders = [folder, weightfiles.keras_cache(), bundled_file("mini_vgg").parent]
-    if found := weightfiles.find_by_hash(sha256, places, folders):
+    if found := weightfiles.find_by_hash(identity.weights, places, folders, suffixes):
         return found
     was = f", at fitting {places[-1].name}" if places else ""
-    others = "".join(f"; {path} is another file ({digest_file(path)})" for path in places if path.is_file())
+    others = [path for path in places if weightfiles.may_be_weights(path, suffixes)]
     raise WeightsError(
-        f"the model's backbone {name!r} needs the weights with SHA-256 {sha256}{was}; looked in "
-        f"{', '.join(map(str, dict.fromkeys([*places, *folders])))}{others}: copy that file beside the model "
-        "(`stackcls weights` fetches published ones)"
+        f"the model's backbone {name!r} needs the weights with SHA-256 {identity.weights}{was}; looked in "
+        f"{', '.join(map(str, dict.fromkeys([*places, *folders])))} for files with {' or '.join(sorted(suffixes))}"
+        f"{''.join(f'; {path} is another file, or may not be read' for path in others)}: copy that file beside the "
+        "model (`stackcls weights` fetches published ones)"
     )
 
 

@@ -255,7 +255,7 @@ class StackModel:
         return self._prepared[1]
 
     def _find_weights(self, item: ModelBackbone) -> Path | None:
-        return loading.find_recorded(item.backbone.name, item.identity.weights, item.hints, self.folder or Path())
+        return loading.find_recorded(item.backbone.name, item.identity, item.hints, self.folder or Path())
 
 
 def short_hashes(sha256: Sequence[str]) -> NDArray[np.uint64]:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import joblib
 from pydantic import TypeAdapter, ValidationError
 
 from stackcls import safemodel
+from stackcls.backbones import Identity
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.files import digest_file, replacing
 from stackcls.model import StackModel
@@ -20,17 +20,26 @@ CHECKED = ("scikit-learn", "mlxtend")
 
 
 @dataclass(frozen=True)
+class CardBackbone:
+    """One backbone, and where its weights were."""
+
+    identity: Identity
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ModelCard:
-    """`model.json`: what is known of `model.joblib` before it is opened."""
+    """`model.json`: what is known of `model.joblib` before it is opened, and which `model.safetensors` is beside it."""
 
     sha256: str
     classes: list[str]
-    backbones: dict[str, dict[str, Any]]
+    backbones: dict[str, CardBackbone]
     scores: dict[str, float]
     recipe: str
     n_images: int
     created_with: dict[str, str]
     format: int = FORMAT
+    safe_sha256: str = ""
     store: str = ""
     matrices: dict[str, str] = field(default_factory=dict)
 
@@ -47,9 +56,10 @@ def save(model: StackModel, files: Artifacts, recipe: str, origin: Origin) -> No
     ):
         safe.write_bytes(safemodel.dump(model, origin))
         joblib.dump(model, pickled)
-        backbones = {item.backbone.name: {"identity": item.identity, "weights": item.hints} for item in model.backbones}
+        backbones = {item.backbone.name: CardBackbone(item.identity, item.hints) for item in model.backbones}
         card = ModelCard(
             sha256=digest_file(pickled),
+            safe_sha256=digest_file(safe),
             classes=model.classes_.tolist(),
             backbones=backbones,
             scores=origin.scores,
@@ -88,6 +98,7 @@ def load(path: str | Path) -> StackModel:
     """
     path = Path(path)
     if path.suffix == safemodel.SUFFIX:
+        check_companion(path)
         return safemodel.load(path)
     check_card(path, read_card(path))
     model = joblib.load(path)
@@ -110,7 +121,11 @@ def read_card(path: Path) -> ModelCard:
     try:
         card = _CARD.validate_json(card_path.read_bytes())
     except ValidationError as error:
-        raise ModelError(f"{card_path}: not the description of a model ({error.errors()[0]['msg']})") from None
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise ModelError(
+            f"{card_path}: not the description of a model ({where}{first['msg']}); {safemodel.REMEDY}"
+        ) from None
     if card.format != FORMAT:
         raise ModelError(f"{card_path}: model format {card.format}, this stackcls reads {FORMAT}; use a newer stackcls")
     return card
@@ -128,3 +143,22 @@ def check_card(path: Path, card: ModelCard) -> None:
     if digest_file(path) != card.sha256:
         described = path.with_suffix(".json").name
         raise ModelError(f"{path}: not the file that {described} describes, or damaged; run `stackcls fit` again")
+
+
+def check_companion(path: Path) -> None:
+    """Raise `ModelError` where the card beside a `model.safetensors` names another one; without a card all is well.
+
+    A `fit` that was killed between two renames leaves a new model beside an old report.
+    """
+    card_path = path.with_suffix(".json")
+    if not path.is_file() or not card_path.is_file():
+        return
+    try:
+        stated = read_card(path).safe_sha256
+    except ModelError:  # no card, or one of another version: what it would say is not known
+        return
+    if stated and stated != digest_file(path):
+        raise ModelError(
+            f"{path}: not the file that {card_path.name} describes: `stackcls fit` was interrupted there; run "
+            f"`stackcls fit` again, or, if this model is from elsewhere, give it a folder without {card_path.name}"
+        )

@@ -27,7 +27,11 @@ def shared_options(command: Command) -> Command:
 def model_option(command: Command) -> Command:
     """Add the option that names a model."""
     return click.option(
-        "--model", "model_path", type=click.Path(path_type=Path), help="The model [ARTIFACTS/model.safetensors]."
+        "--model",
+        "model_path",
+        type=click.Path(path_type=Path),
+        help="The model [ARTIFACTS/model.safetensors]. Opening a .joblib file runs whatever code is in it: give one "
+        "only if you trust who made it; a .safetensors file runs none.",
     )(command)
 
 

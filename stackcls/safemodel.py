@@ -11,16 +11,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors import numpy as arrays_of
 
-from stackcls.backbones import PREPROCESSING, SAVED, Backbone, Identity, architectures
+from stackcls.backbones import Backbone, Identity
 from stackcls.bases import Basis
+from stackcls.engines import PRECISIONS
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.learned import LearnedStack, Linear
 from stackcls.model import ModelBackbone, StackModel
@@ -29,7 +30,7 @@ from stackcls.settings import MAX_BATCH
 FORMAT, VERSION = "stackcls-model", 1
 SUFFIX = ".safetensors"
 MAX_BYTES = 1 << 32
-MAX_SIDE = 4096
+REMEDY = "run `stackcls fit` again, or ask who made it"
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -82,7 +83,7 @@ class _Backbone:
 
     backbone: dict[str, Any]
     identity: dict[str, str | int]
-    hints: tuple[str, ...]
+    hints: Annotated[tuple[str, ...], Field(max_length=2)]
     basis: tuple[str, str] | None
 
 
@@ -142,13 +143,20 @@ def dump(model: StackModel, origin: Origin) -> bytes:
 
 def load(path: Path) -> StackModel:
     """Open a model; see `modelfile.load`."""
+    return open_described(path)[1]
+
+
+def open_described(path: Path) -> tuple[Description, StackModel]:
+    """Open a model, and return also what the file says of itself."""
     description, arrays = read(path)
     try:
         model = _build(description, arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: its checksum holds, but it is no model as stackcls writes it: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path}: its checksum holds, but it is no model as stackcls writes it: {error}; {REMEDY}"
+        ) from None
     model.folder = path.absolute().parent
-    return model
+    return description, model
 
 
 def read(path: Path) -> tuple[Description, Arrays]:
@@ -176,11 +184,13 @@ def read(path: Path) -> tuple[Description, Arrays]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{path}: its description is not as format {VERSION} says: {where}: {first['msg']}") from None
+        raise ModelError(
+            f"{path}: its description is not as format {VERSION} says: {where}: {first['msg']}; {REMEDY}"
+        ) from None
 
 
 def backbones_of(description: Description, arrays: Mapping[str, NDArray[Any]]) -> tuple[ModelBackbone, ...]:
-    """The model's backbones; raise `KeyError`, `TypeError` or `ValueError` where they contradict themselves."""
+    """The model's backbones; raise `TypeError` or `ValueError` where they contradict themselves."""
     found = []
     for number, (item, width) in enumerate(zip(description.backbones, description.stack.widths, strict=True)):
         basis = None if item.basis is None else Basis(*item.basis, _array(arrays, f"basis.{number}", "f4"))
@@ -248,7 +258,8 @@ def _linear(arrays: Arrays, name: str, shape: tuple[int, int], column_major: boo
 
 
 def _array(arrays: Mapping[str, NDArray[Any]], name: str, *kinds: str) -> NDArray[Any]:
-    array = arrays[name]
+    if (array := arrays.get(name)) is None:
+        raise ValueError(f"{name}: this array is missing")
     if array.dtype not in [np.dtype(kind) for kind in kinds]:
         raise ValueError(f"{name}: numbers of kind {array.dtype}; {' or '.join(kinds)} needed")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -259,19 +270,14 @@ def _array(arrays: Mapping[str, NDArray[Any]], name: str, *kinds: str) -> NDArra
 def _check_backbone(backbone: Backbone, identity: Identity, basis: Basis | None) -> None:
     """Refuse what no configuration can give, since it would be handed to Keras."""
     where = f"backbone {backbone.name!r}"
-    known = {item.architecture for item in architectures().values()}
     if not backbone.name.isprintable() or "/" in backbone.name:
         raise ValueError(f"{where}: a name is printable and without '/'")
-    if identity.architecture != (backbone.architecture or SAVED) or backbone.architecture not in known | {""}:
-        raise ValueError(f"{where}: unknown architecture {backbone.architecture!r}")
-    if backbone.preprocessing not in ("keras", *PREPROCESSING) or backbone.pooling not in ("average", "max"):
-        raise ValueError(f"{where}: unknown preprocessing {backbone.preprocessing!r} or pooling {backbone.pooling!r}")
-    if backbone.input_size is not None and not 16 <= backbone.input_size <= MAX_SIDE:
-        raise ValueError(f"{where}: input_size {backbone.input_size}; 16 to {MAX_SIDE} is allowed")
     if backbone.weights == "random" and identity.weights != f"random:{backbone.seed}":
         raise ValueError(f"{where}: its weights are random, but not by its seed")
     if backbone.weights != "random" and not re.fullmatch("[0-9a-f]{64}", identity.weights):
         raise ValueError(f"{where}: its weights have no SHA-256")
+    if identity.precision not in PRECISIONS:
+        raise ValueError(f"{where}: precision {identity.precision!r}; {', '.join(PRECISIONS)} are allowed")
     stated = backbone.identity(identity.weights, identity.precision)
     if asdict(identity) != {**asdict(stated), "basis": basis.digest if basis else ""}:
         raise ValueError(f"{where}: its identity is not the one of its settings")

@@ -4,8 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
+MIN_SIDE, MAX_SIDE = 16, 4096
 ARTICLE = ("vgg19", "resnet50", "inception_v3", "xception")
 
 
@@ -15,14 +24,38 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, coerce_numbers_to_str=False)
 
 
+def _as_given(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Let 1 stay 1: arguments are part of an identity as they were written."""
+    check(value)
+    return value
+
+
+_Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False), WrapValidator(_as_given)]
+
+
+class Arguments(Section):
+    """What a function of `keras.applications` takes beside what stackcls decides; strangers' files say it too."""
+
+    alpha: Annotated[float, Field(strict=True, gt=0, le=4, allow_inf_nan=False), WrapValidator(_as_given)] = 1.0
+    depth_multiplier: int = Field(1, strict=True, ge=1, le=4)
+    dropout: _Share = 0.001
+    dropout_rate: _Share = 0.2
+    minimalistic: bool = Field(False, strict=True)
+    include_preprocessing: bool = Field(True, strict=True)
+
+    def given(self) -> dict[str, Any]:
+        """Those that were written down."""
+        return self.model_dump(exclude_unset=True)
+
+
 class BackboneEntry(Section):
     """One entry of `features.backbones`, as written; `backbones.resolve` fills what is left open."""
 
     name: str = Field(min_length=1)
     architecture: str | None = None
-    arguments: dict[str, Any] = {}
+    arguments: Arguments = Arguments()
     model: Path | None = None
-    input_size: int | None = Field(None, ge=16, le=4096)
+    input_size: int | None = Field(None, ge=MIN_SIDE, le=MAX_SIDE)
     weights: str | None = None
     seed: int = Field(0, ge=0, le=2**32 - 1)
     layer: str | None = None
@@ -33,8 +66,13 @@ class BackboneEntry(Section):
     def _name_can_be_stored(self) -> "BackboneEntry":
         if "/" in self.name or "+" in self.name or self.name in {"stack", ".", ".."} or not self.name.isprintable():
             raise ValueError(f"{self.name!r} cannot be a backbone's name: no '/', no '+', printable, and not 'stack'")
-        if self.model and (self.architecture or self.weights or self.arguments):
+        if self.model and (self.architecture or self.weights or self.arguments.given()):
             raise ValueError(f"{self.name!r} has a `model`, so `architecture`, `arguments` and `weights` must go")
+        if self.model and self.model.suffix != ".keras":
+            raise ValueError(
+                f"{self.name!r} has the model {self.model.name!r}; a .keras file is needed, which Keras opens without "
+                "running code: keras.saving.load_model(...).save('x.keras') makes one"
+            )
         return self
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from stackcls import damage, loading, modelfile, safemodel
 from stackcls.backbones import Backbone, Identity
 from stackcls.damage import Finding
-from stackcls.errors import StackclsError, StoreDamaged, StoreError, WeightsError
+from stackcls.errors import ModelError, StoreDamaged, StoreError, WeightsError
 from stackcls.listener import Listener
 from stackcls.safemodel import Origin
 from stackcls.store import ImageTable, MatrixInfo, Store
@@ -82,15 +82,15 @@ def check_model(path: Path) -> Checked:
     """Check a model of either format, and the weights that it needs; nothing of a `model.joblib` is executed."""
     try:
         described = _describe(path)
-    except (StackclsError, TypeError, KeyError, ValueError) as error:
+    except ModelError as error:
         return Checked(str(path), "model", (Finding("file", _without(path, error)),), (), {})
     problems = []
     for name, identity in described.identities.items():
         try:
-            loading.find_recorded(name, identity.weights, described.hints[name], path.absolute().parent)
+            loading.find_recorded(name, identity, described.hints[name], path.absolute().parent)
         except WeightsError as error:
             problems.append(Finding(f"backbones/{name}", str(error)))
-    remarks = [*_compare_with_store(path, described), *_compare_with_other_format(path, described)]
+    remarks = list(_compare_with_store(path, described))
     if path.suffix != safemodel.SUFFIX:
         remarks.append(Finding("file", "opening it can run any code: do so only if you trust who made it"))
     return Checked(str(path), "model", tuple(problems), tuple(remarks), _model_facts(described))
@@ -183,7 +183,8 @@ def _store_facts(store: Store) -> dict[str, Any]:
 def _describe(path: Path) -> _Described:
     """What a model says of itself; raise where it is not sound."""
     if path.suffix == safemodel.SUFFIX:
-        model, description = safemodel.load(path), safemodel.read(path)[0]
+        modelfile.check_companion(path)
+        description, model = safemodel.open_described(path)
         return _Described(
             classes=description.classes,
             identities={item.backbone.name: item.identity for item in model.backbones},
@@ -194,14 +195,10 @@ def _describe(path: Path) -> _Described:
         )
     card = modelfile.read_card(path)
     modelfile.check_card(path, card)
-    return _describe_card(card)
-
-
-def _describe_card(card: modelfile.ModelCard) -> _Described:
     return _Described(
         classes=card.classes,
-        identities={name: Identity(**item["identity"]) for name, item in card.backbones.items()},
-        hints={name: [str(hint) for hint in item["weights"]] for name, item in card.backbones.items()},
+        identities={name: item.identity for name, item in card.backbones.items()},
+        hints={name: item.weights for name, item in card.backbones.items()},
         origin=Origin(card.n_images, card.scores, card.store, card.matrices),
         recipe=card.recipe,
         created_with=card.created_with,
@@ -234,20 +231,6 @@ def _changes(store: Store, described: _Described) -> Iterator[str]:
             yield f"{name} was made otherwise ({'; '.join(differences)})"
         elif store.digests[name] != described.origin.matrices.get(name):
             yield f"{name} has other rows or values"
-
-
-def _compare_with_other_format(path: Path, described: _Described) -> Iterator[Finding]:
-    """Say where `model.safetensors` and the card of `model.joblib` beside it are of two fits."""
-    card = path.with_suffix(".json")
-    if path.suffix != safemodel.SUFFIX or not card.is_file() or not path.with_suffix(".joblib").is_file():
-        return
-    try:
-        other = _describe_card(modelfile.read_card(path.with_suffix(".joblib")))
-    except (StackclsError, TypeError, KeyError, ValueError) as error:
-        yield Finding(card.name, f"cannot be compared with the model: {error}")
-        return
-    if (list(other.classes), other.origin) != (list(described.classes), described.origin):
-        yield Finding(path.with_suffix(".joblib").name, "is of another fit; `stackcls fit` writes both")
 
 
 def _model_facts(described: _Described) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Store:
             if hasattr(self, "_file"):
                 self._file.close()
             message = f"{path}: the checksum holds, but the content is not as format 1 says: {place}: {error}"
+            message += "; delete it and run `stackcls features`, or ask who made it"
             raise StoreError(message) from None
 
     def __enter__(self) -> "Store":

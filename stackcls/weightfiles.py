@@ -1,8 +1,10 @@
 """Where pretrained weights lie, and how they are fetched and verified."""
 
+import contextlib
 import hashlib
 import http.client
 import os
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -13,6 +15,7 @@ from stackcls.errors import StackclsError, WeightsError
 from stackcls.files import digest_file, digest_stream, replacing, sweep
 
 PUBLISHED_ROOT = "https://storage.googleapis.com/tensorflow/keras-applications/"
+SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})  # of what Keras loads weights from
 PIECE = 1 << 20  # after which the bar moves
 
 
@@ -119,7 +122,9 @@ def missing(download: Download) -> WeightsError:
     )
 
 
-def find_by_hash(sha256: str, hints: Iterable[Path], folders: Iterable[Path]) -> Path | None:
+def find_by_hash(
+    sha256: str, hints: Iterable[Path], folders: Iterable[Path], suffixes: frozenset[str] = SUFFIXES
+) -> Path | None:
     """Look for a file by its content: first where it was told to be, then in whole folders.
 
     Parameters
@@ -130,6 +135,8 @@ def find_by_hash(sha256: str, hints: Iterable[Path], folders: Iterable[Path]) ->
         Files to try first.
     folders : iterable of Path
         Folders whose weights files and models are tried next.
+    suffixes : frozenset of str
+        Files with other names are not opened.
 
     Returns
     -------
@@ -137,14 +144,22 @@ def find_by_hash(sha256: str, hints: Iterable[Path], folders: Iterable[Path]) ->
     """
     candidates = [*hints]
     for folder in folders:
-        if folder.is_dir():
-            candidates += sorted(
-                path for path in folder.iterdir() if path.suffix in {".h5", ".keras"} and path.name != "features.h5"
-            )
+        with contextlib.suppress(OSError):
+            candidates += sorted(path for path in folder.iterdir() if path.name != "features.h5")
     for path in candidates:
-        if path.is_file() and digest_file(path) == sha256:
-            return path
+        with contextlib.suppress(OSError):  # one that may not be read is not the one
+            if may_be_weights(path, suffixes) and digest_file(path) == sha256:
+                return path
     return None
+
+
+def may_be_weights(path: Path, suffixes: frozenset[str] = SUFFIXES) -> bool:
+    """Whether a path names a plain file with such an ending and some content: no device, no pipe, no private key."""
+    try:
+        found = path.stat() if path.suffix.lower() in suffixes else None
+    except (OSError, ValueError):
+        return False
+    return found is not None and stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
 def _algorithm(digest: str) -> str:

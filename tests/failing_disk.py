@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stackcls import cli, computation, engines, exits, modelfile, weightfiles
+from stackcls import cli, computation, engines, exits, modelfile, safemodel, weightfiles
 from stackcls.errors import ModelError, StackclsError, StoreMissing
 from stackcls.store import Store
 from tests.conftest import FAKE_BACKBONES, FakeEngine, write_photos
@@ -151,13 +151,17 @@ class Fit(Features):
         """All is old, or all is new, or the model is refused; seconds and the like differ from run to run."""
         if left := set(found) - set(self.new):
             return f"left behind: {left}"
-        folder = self.disk / "artifacts"
-        try:
-            modelfile.load(folder / "model.joblib")
-        except ModelError as error:
-            return None if "stackcls fit" in str(error) else f"without a remedy: {error}"
-        seeds = json.loads((folder / "report.json").read_text())["seed"], *self.arguments
-        return None if found.keys() == self.new.keys() else f"a model, and {sorted(found)}, {seeds}"
+        for name in ("model.joblib", "model.safetensors"):
+            try:
+                modelfile.load(self.disk / "artifacts" / name)
+            except ModelError as error:
+                if "stackcls fit" not in str(error):
+                    return f"without a remedy: {error}"
+            else:
+                # A safe model alone is one of a first fit; there is no older report that it could contradict.
+                if found.keys() != self.new.keys() and (self.arguments or name == "model.joblib"):
+                    return f"{name}, and {sorted(found)}"
+        return None
 
 
 class Again(Fit):
@@ -174,16 +178,21 @@ class Again(Fit):
         if wrong := super().judge(found):
             return wrong
         folder = self.disk / "artifacts"
-        try:
-            modelfile.load(folder / "model.joblib")
-        except ModelError:
-            return None
-        scores = json.loads((folder / "model.json").read_text())["scores"]
         report = json.loads((folder / "report.json").read_text())
-        if report["scores"]["stack"]["mean"] != scores["stack"]:
-            return "report and model are of two fits"
-        text = (folder / "report.md").read_bytes()
-        return None if (text == self.old["artifacts/report.md"]) == (report["seed"] == 0) else "two reports"
+        for name in ("model.joblib", "model.safetensors"):
+            try:
+                modelfile.load(folder / name)
+            except ModelError:
+                continue
+            if name == "model.joblib":
+                scores = modelfile.read_card(folder / name).scores
+            else:
+                scores = safemodel.read(folder / name)[0].origin.scores
+            if report["scores"]["stack"]["mean"] != scores["stack"]:
+                return f"report and {name} are of two fits"
+            if ((folder / "report.md").read_bytes() == self.old["artifacts/report.md"]) != (report["seed"] == 0):
+                return "two reports"
+        return None
 
 
 class Direct(Scene):

@@ -1,5 +1,7 @@
 """The cache of compiled models: found by content, whole or absent, bounded, and never in the way."""
 
+import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -7,12 +9,15 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stackcls import backbones, config, loading, processes
-from stackcls.backbones import Located
-from stackcls.engines import cache
+from stackcls.backbones import Backbone, Located
+from stackcls.engines import cache, keras_models
+from stackcls.errors import WeightsError
 from stackcls.listener import Silent
 
 
@@ -75,6 +80,21 @@ def test_a_damaged_entry_is_made_again(folder, damage):
 def test_a_maker_that_fails_leaves_nothing(folder):
     with pytest.raises(ZeroDivisionError):
         cache.entry("key", Maker(error=ZeroDivisionError()))
+    assert list(folder.iterdir()) == []
+
+
+def test_weights_that_cannot_be_read_are_not_blamed_on_the_cache(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Unable to open file")
+
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace())
+    monkeypatch.setattr(keras_models, "_answering_get_file", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(keras_models, "_call", refuse)
+    backbone = Backbone("one", "MobileNet", (), 32, "imagenet", 0, None, "average", "keras")
+    with pytest.raises(
+        WeightsError, match=r"'one': w.h5 cannot be read \(.*Unable to open file\): allow reading it, or"
+    ):
+        cache.entry("key", lambda _: keras_models.build(backbone, Path("w.h5")))
     assert list(folder.iterdir()) == []
 
 

@@ -1,6 +1,5 @@
 """`stackcls check`: what is wrong with a feature file or a model is found and named; nothing of it is executed."""
 
-import hashlib
 import json
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from stackcls.listener import Silent
 from stackcls.stages import check, features, fit
 from stackcls.store import MatrixInfo
 from tests import test_store as stores
+from tests.sealing import seal
 
 ONE = Backbone("one", "MobileNet", (), 32, "random", 1, None, "average", "keras")
 TWO = replace(ONE, name="zwei 2", seed=2)
@@ -44,13 +44,6 @@ def fitted(settings, fake_engine):
 
 def check_store(path):
     return soundness.check_store(path, Silent())
-
-
-def seal(path):
-    """Write a first line whose checksum holds."""
-    digest = hashlib.sha256(path.read_bytes()[512:]).hexdigest()
-    with open(path, "rb+") as file:
-        file.write(f"stackcls-features 1 sha256={digest}\n".encode().ljust(512, b"\0"))
 
 
 def test_what_is_sound_says_what_it_is(fitted, stackcls):

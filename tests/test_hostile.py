@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -210,6 +211,11 @@ def test_on_a_terminal_data_is_shown_harmlessly_too(photos, tmp_path, fake_engin
     for form in ("json", "csv", "table"):
         monkeypatch.setattr(type(sys.stdout), "isatty", lambda _: True, raising=False)
         _, out, _ = stackcls("predict", image, "--model", settings.files.model, "--format", form)
+        assert not [line for line in out.split("\n") if line != printable(line)]
+    odd = shutil.copy(settings.files.safe_model, tmp_path / "b\x9b2J\u202e.safetensors")
+    for form in ("json", "text"):
+        status, out, _ = stackcls("check", odd, "--format", form)
+        assert (status, r"b\x9b2J\u202e.safetensors" in out) == (0, True)
         assert not [line for line in out.split("\n") if line != printable(line)]
 
 

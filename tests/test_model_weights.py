@@ -94,7 +94,7 @@ def remove(path):
 
 def replace_by_others(path):
     path.write_bytes(b"weights of 0ne")
-    return f"; {path} is another file .{digest_file(path)}"
+    return f"; {path} is another file, or may not be read"  # and nothing of what it holds
 
 
 @BOTH_FORMATS

@@ -1,6 +1,8 @@
 """Before a model file is opened, the card beside it must describe it and suit this machine."""
 
 import json
+import os
+import shutil
 
 import joblib
 import pytest
@@ -9,6 +11,7 @@ from stackcls import load, modelfile
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.files import digest_file
 from stackcls.stages import features, fit
+from tests.conftest import make_settings
 
 
 @pytest.fixture
@@ -81,11 +84,31 @@ def test_load_needs_both_files(fitted, missing, message):
         load(fitted.files.model)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"sha256": 1}'])
-def test_load_refuses_a_card_of_something_else(fitted, content):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "Invalid JSON"),
+        (b"{}", "sha256: Field required"),
+        (b"[]", "Input should be an object"),
+        (b"\xff", "Invalid JSON"),
+        (b'{"sha256": 1}', "sha256: Input should be a valid string"),
+    ],
+)
+def test_load_refuses_a_card_of_something_else(fitted, content, what):
     fitted.files.model_card.write_bytes(content)
-    with pytest.raises(ModelError, match=r"model.json: not the description of a model"):
+    with pytest.raises(
+        ModelError, match=rf"model.json: not the description of a model \({what}.*\); run `stackcls fit`"
+    ):
         load(fitted.files.model)
+
+
+def test_a_card_that_lacks_a_part_names_it(fitted, stackcls):
+    backbones = json.loads(fitted.files.model_card.read_text("utf-8"))["backbones"]
+    del backbones["one"]["identity"]["layer"]
+    edit_card(fitted, backbones=backbones)
+    with pytest.raises(ModelError, match=r"\(backbones: one: identity: layer: Field required\)"):
+        load(fitted.files.model)
+    assert "backbones: one: identity: layer: Field required" in stackcls("check", fitted.files.model)[1]
 
 
 def test_load_refuses_another_format(fitted):
@@ -99,3 +122,52 @@ def test_load_refuses_a_pickle_of_something_else(fitted):
     edit_card(fitted, sha256=digest_file(fitted.files.model))
     with pytest.raises(ModelError, match="holds a dict, not a model of stackcls"):
         load(fitted.files.model)
+
+
+@pytest.mark.parametrize("renames", range(7))
+def test_a_fit_that_ended_between_two_renames_is_found_out_in_both_formats(fitted, monkeypatch, renames):
+    """Whatever can be opened is of the same fit as the report."""
+    old = {path: path.read_bytes() for path in fitted.artifacts.iterdir()}
+    assert len(old) == 8  # with the feature file, which stays
+    done, replace = [], os.replace
+
+    def replacing(source, target):
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replacing)
+    again = make_settings(fitted.images, fitted.artifacts, cv={"seed": 7}, stack={"base": {"C": 1e-6}})
+    with pytest.raises(KeyboardInterrupt):
+        fit.run(again)
+    monkeypatch.undo()
+    reports = (fitted.files.report, fitted.files.report_text, fitted.files.confusion, fitted.files.predictions)
+    new = any(path.read_bytes() != old[path] for path in reports)
+    for path in (fitted.files.safe_model, fitted.files.model):
+        try:
+            modelfile.load(path)
+        except ModelError as error:
+            refused = str(error)
+        else:
+            refused = ""
+        if refused:
+            assert renames > 0
+            assert "not the file that model.json describes" in refused
+            assert "run `stackcls fit` again" in refused
+        else:
+            assert not new
+            assert path.read_bytes() == old[path]
+
+
+def test_a_safe_model_needs_no_card(fitted, tmp_path):
+    alone = shutil.copy(fitted.files.safe_model, tmp_path)
+    assert load(alone).classes_.tolist() == ["blue", "green", "red"]
+    for content in (b"", b"{}", b'{"from": "another program"}'):
+        (tmp_path / "model.json").write_bytes(content)
+        assert load(alone).classes_.tolist() == ["blue", "green", "red"]
+    edit_card(fitted, safe_sha256="0" * 64)
+    with pytest.raises(
+        ModelError, match=r"model.safetensors: not the file that model.json describes: .*from elsewhere"
+    ):
+        load(fitted.files.safe_model)

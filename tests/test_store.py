@@ -13,6 +13,7 @@ from stackcls import store, storewriter
 from stackcls.backbones import Backbone
 from stackcls.errors import StoreError, StoreMissing
 from stackcls.store import ImageTable, MatrixInfo, Store
+from tests.sealing import seal
 
 N = 5
 TABLE = ImageTable(
@@ -209,10 +210,8 @@ def test_a_checksum_alone_is_not_enough(tmp_path):
     path = tmp_path / "f.h5"
     with h5py.File(path, "w", userblock_size=512) as file:
         file["x"] = 1
-    digest = hashlib.sha256(path.read_bytes()[512:]).hexdigest()
-    with open(path, "rb+") as file:
-        file.write(f"stackcls-features 1 sha256={digest}\n".encode().ljust(512, b"\0"))
-    with pytest.raises(StoreError, match="the checksum holds, but the content is not as format 1 says"):
+    seal(path)
+    with pytest.raises(StoreError, match=r"content is not as format 1 says: .*; delete it and run `stackcls features`"):
         Store(path)
 
 

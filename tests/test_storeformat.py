@@ -1,27 +1,18 @@
 """A feature file whose checksum holds may be made by anyone: what it says is looked at before it is used."""
 
-import hashlib
-
 import h5py
 import numpy as np
 import pytest
 
 from stackcls.errors import StoreError
 from stackcls.store import Store
+from tests.sealing import seal
 from tests.test_store import FEATURES, N, write
 
 
 @pytest.fixture
 def written(tmp_path):
     return write(tmp_path / "artifacts" / "features.h5")
-
-
-def sealed(path):
-    """Write a first line whose checksum holds, as anyone can."""
-    digest = hashlib.sha256(path.read_bytes()[512:]).hexdigest()
-    with open(path, "rb+") as file:
-        file.write(f"stackcls-features 1 sha256={digest}\n".encode().ljust(512, b"\0"))
-    return path
 
 
 def put(name, **options):
@@ -66,4 +57,4 @@ def test_a_store_made_by_someone_else_is_looked_at_first(written, change, messag
     with h5py.File(written, "r+") as file:
         change(file)
     with pytest.raises(StoreError, match=f"the checksum holds, but the content is not as format 1 says: .*{message}"):
-        Store(sealed(written))
+        Store(seal(written))

@@ -190,17 +190,17 @@ def test_only_a_whole_file_counts_as_there(cache, content, whole, digest):
 
 
 def test_files_are_found_by_content(tmp_path):
-    for name in ("a/hint.bin", "b/x.h5", "b/y.keras", "b/z.txt"):
+    for name in ("a/hint.hdf5", "b/x.h5", "b/y.keras", "b/z.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
 
-    def find(text, hints=("a/none", "a/hint.bin"), folders=("none", "b")):
+    def find(text, hints=("a/none", "a/hint.hdf5"), folders=("none", "b")):
         digest = hashlib.sha256(text.encode()).hexdigest()
         return weightfiles.find_by_hash(
             digest, [tmp_path / name for name in hints], [tmp_path / name for name in folders]
         )
 
-    assert find("a/hint.bin") == tmp_path / "a/hint.bin"
+    assert find("a/hint.hdf5") == tmp_path / "a/hint.hdf5"
     assert find("b/y.keras") == tmp_path / "b/y.keras"
     assert find("b/z.txt") is None
     assert find("other") is None

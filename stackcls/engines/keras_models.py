@@ -142,8 +142,14 @@ def _build_known(backbone: Backbone, weights: Path | None) -> keras.Model:
     if backbone.weights == "imagenet":
         # Some architectures are built otherwise for "imagenet" than for a file, so Keras must be asked for
         # "imagenet", and be given the file that was found when it asks for it.
-        with _answering_get_file(lambda *_, **__: str(weights)):
-            return _call(backbone, top, "imagenet")
+        try:
+            with _answering_get_file(lambda *_, **__: str(weights)):
+                return _call(backbone, top, "imagenet")
+        except OSError as error:
+            raise WeightsError(
+                f"features.backbones: {backbone.name!r}: {weights} cannot be read ({error}): allow reading it, or "
+                "delete it and run `stackcls weights`"
+            ) from error
     keras.utils.set_random_seed(backbone.seed)
     network = _call(backbone, top, None)
     if weights is not None:
@@ -165,7 +171,12 @@ def _call(backbone: Backbone, include_top: bool, weights: str | None) -> keras.M
     size = backbone.input_size
     try:
         return getattr(applications, backbone.architecture)(
-            **{"include_top": include_top, "input_shape": (size, size, 3), **dict(backbone.arguments)}, weights=weights
+            **{
+                **dict(backbone.arguments),
+                "include_top": include_top,
+                "input_shape": (size, size, 3),
+                "weights": weights,
+            }
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"features.backbones: {backbone.name!r}: {backbone.architecture} says: {error}") from error

@@ -48,7 +48,8 @@ def summary(report: Report) -> str:
     else:
         how = "images that the model never saw"
     lines = [
-        f"Accuracy in %, {how}: {report.n_images} images, {len(report.classes)} classes, recipe {report.recipe}",
+        f"Accuracy in %, {how}: {report.n_images} images, {len(report.classes)} classes, "
+        f"recipe {printable(report.recipe)}",
         "",
         _score_table(report),
         "",
@@ -62,7 +63,7 @@ def summary(report: Report) -> str:
 
 def gain_sentence(report: Report) -> str:
     """What stacking gained, and how sure that is."""
-    gain, test = report.gain, report.gain.mcnemar
+    gain, test, best = report.gain, report.gain.mcnemar, printable(report.gain.over)
     interval = ""
     if gain.interval:
         low, high = gain.interval
@@ -70,8 +71,8 @@ def gain_sentence(report: Report) -> str:
     elif len(gain.folds) > 1:
         interval = " (no interval: all folds have the same gain)"
     return (
-        f"The stack against the best single backbone, {gain.over}: {100 * gain.mean:+.2f} points{interval}. "
-        f"It alone is right on {test.stack_only} images, {gain.over} alone on {test.single_only} "
+        f"The stack against the best single backbone, {best}: {100 * gain.mean:+.2f} points{interval}. "
+        f"It alone is right on {test.stack_only} images, {best} alone on {test.single_only} "
         f"(McNemar's test: p = {test.p_value:.3g})."
     )
 

@@ -10,6 +10,7 @@ from stackcls import safemodel, soundness
 from stackcls.damage import Finding
 from stackcls.errors import SourceMissing
 from stackcls.listener import Listener, Silent
+from stackcls.printable import printable
 from stackcls.settings import Artifacts
 from stackcls.soundness import Checked
 
@@ -70,7 +71,7 @@ def as_json(results: Sequence[Checked]) -> str:
 
 def as_text(results: Sequence[Checked]) -> str:
     """Write results for reading."""
-    return "".join(f"{_printable(line)}\n" for item in results for line in _lines(item))
+    return "".join(f"{printable(line)}\n" for item in results for line in _lines(item))
 
 
 def _lines(item: Checked) -> Iterator[str]:
@@ -92,11 +93,6 @@ def _fact_lines(facts: Any) -> Iterator[str]:
 def _inline(said: dict[str, Any]) -> str:
     texts = {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in said.items()}
     return ", ".join(f"{key} {text}" for key, text in texts.items())
-
-
-def _printable(line: str) -> str:
-    """Show what a stranger's file could do to a terminal, instead of letting it."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 WRITERS: dict[str, Callable[[Sequence[Checked]], str]] = {"text": as_text, "json": as_json}

@@ -99,9 +99,7 @@ def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
     found = store.matrices
     if "backbones" not in settings.features.model_fields_set:
         # An identity may have been computed first under another name, which its provenance then has.
-        return {
-            name: replace(Backbone.from_dict(info.provenance["configured"]), name=name) for name, info in found.items()
-        }
+        return {name: _configured(store, name, info) for name, info in found.items()}
     if absent := [name for name in named if name not in found]:
         raise StoreError(
             f"{store.path}: has features of {', '.join(sorted(found))}, not of {', '.join(absent)}: "
@@ -120,6 +118,16 @@ def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
                 "run `stackcls features --replace`, or change the configuration"
             )
     return named
+
+
+def _configured(store: Store, name: str, info: MatrixInfo) -> Backbone:
+    try:
+        return replace(Backbone.from_dict(info.provenance["configured"]), name=name)
+    except (KeyError, ValueError) as error:
+        raise StoreError(
+            f"{store.path}: features/{name}: its provenance does not say which backbone made it ({error}); name the "
+            "backbones in `features.backbones`, or run `stackcls features --replace`"
+        ) from None
 
 
 def _load(store: Store, names: Sequence[str], settings: Settings, listener: Listener) -> _Rows:
@@ -237,12 +245,13 @@ def _write(
         trained_on=model.short_hashes([training.table.sha256[row] for row in training.rows]),
         created_with=report.created_with,
     )
-    with together(first=files.model, last=files.model_card):
+    with together(first=files.safe_model, last=files.model_card):
+        # Both models come before the report: with an old card, a new model is refused and an old report is not.
+        modelfile.save(fitted, files, report.recipe, origin)
         report.save(files.report)
         write_text(files.report_text, text.document(report))
         pictures.save_confusion(report, files.confusion)
         write_text(files.predictions, _predictions_csv(training, validated))
-        modelfile.save(fitted, files, report.recipe, origin)
     return (
         files.safe_model,
         files.model,
