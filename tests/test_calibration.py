@@ -222,15 +222,17 @@ def test_the_model_brings_its_ranges(int8, fake_engine, tmp_path):
 def test_a_store_whose_ranges_were_exchanged_is_refused(int8, fake_engine):
     import h5py
 
-    from stackcls import store
+    from stackcls import storeformat
     from stackcls.errors import StoreError
 
     features.run(int8)
     with h5py.File(int8.files.features, "r+") as file:
         file["bases/one/values"][0] += np.float32(1)
     raw = bytearray(int8.files.features.read_bytes())
-    raw[: store.USER_BLOCK] = (
-        f"{store.FORMAT} 1 sha256={digest_file(int8.files.features, store.USER_BLOCK)}\n".encode().ljust(512, b"\0")
+    raw[: storeformat.USER_BLOCK] = (
+        f"{storeformat.FORMAT} 1 sha256={digest_file(int8.files.features, storeformat.USER_BLOCK)}\n".encode().ljust(
+            512, b"\0"
+        )
     )
     int8.files.features.write_bytes(raw)
     with pytest.raises(StoreError, match="features/one: its basis is not the one that its identity names"):

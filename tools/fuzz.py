@@ -6,6 +6,7 @@ case its number is written to standard error's last line, and that number with t
 """
 
 import faulthandler
+import hashlib
 import io
 import json
 import os
@@ -23,10 +24,9 @@ import numpy as np
 from mutations import mutate
 from PIL import Image
 
-from stackcls import config, images, modelfile, sources, store
+from stackcls import config, images, modelfile, sources, storeformat, storewriter
 from stackcls.backbones import Backbone
 from stackcls.errors import StackclsError
-from stackcls.files import digest_file
 from stackcls.settings import Settings
 from stackcls.stages import fit
 from stackcls.store import ImageTable, MatrixInfo, Store
@@ -125,7 +125,7 @@ def write_store(path: Path) -> None:
         made = {"engine": "fake", "configured": backbone.to_dict()}
         infos[name] = MatrixInfo(backbone.identity(f"random:{seed}", "float32"), made, WIDTH)
         rows[name] = [(np.arange(ROWS), features + seed)]
-    store.write(path, table, infos, rows, {"numpy": "2"})
+    storewriter.write(path, table, infos, rows, {"numpy": "2"})
 
 
 def store_case(folder: Path) -> Case:
@@ -154,11 +154,14 @@ def reseal(good: bytes, rng: random.Random) -> bytes:
     word = rng.choice(words)
     if (at := good.find(word)) >= 0:
         changed[at + rng.randrange(len(word))] ^= 1 << rng.randrange(7)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(changed)
-        file.flush()
-        header = f"{store.FORMAT} {store.VERSION} sha256={digest_file(Path(file.name), store.USER_BLOCK)}\n".encode()
-    return header.ljust(store.USER_BLOCK, b"\0") + bytes(changed[store.USER_BLOCK :])
+    return seal(changed)
+
+
+def seal(data: bytes) -> bytes:
+    """Give a feature file a first line whose checksum holds."""
+    content = data[storeformat.USER_BLOCK :]
+    header = f"{storeformat.FORMAT} {storeformat.VERSION} sha256={hashlib.sha256(content).hexdigest()}\n"
+    return header.encode().ljust(storeformat.USER_BLOCK, b"\0") + content
 
 
 def manifest_case(folder: Path) -> Case:
