@@ -15,7 +15,7 @@ FUZZ = Path(__file__).resolve().parent.parent / "tools" / "fuzz.py"
 @pytest.mark.parametrize(
     ("what", "count", "peak"),
     [
-        ("images", 3000, 4000),
+        *((form, 2000, 4000) for form in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")),
         ("stores", 600, 1500),
         ("manifests", 800, 1500),
         ("configurations", 800, 1500),

@@ -1,8 +1,9 @@
 """Feeds damaged input to stackcls: `python tools/fuzz.py WHAT COUNT [SEED]`; success or its own errors, nothing else.
 
-WHAT is one of images, stores, manifests, configurations, models. Run in a process of its own: memory is limited there,
-a case that takes too long ends it with a traceback, and a crash of a library is seen as the process's end. Before each
-case its number is written to standard error's last line, and that number with the seed makes the case again.
+WHAT is JPEG, PNG, WEBP, BMP, TIFF, GIF, stores, manifests, configurations or models. Run in a process of its own:
+memory is limited there, a case that takes too long ends it with a traceback, and a crash of a library is seen as the
+process's end. Before each case its number is written to standard error's last line, and that number with the seed makes
+the case again.
 """
 
 import faulthandler
@@ -18,6 +19,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from stackcls.store import ImageTable, MatrixInfo, Store
 MEMORY = 6 * 2**30
 SECONDS = 60
 ROWS, WIDTH = 24, 6
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 Case = Callable[[random.Random], None]
 
@@ -61,7 +64,7 @@ def main() -> None:
     print(json.dumps({"cases": sum(outcomes.values()), "peak_MiB": int(peak[1]) // 1024 if peak else 0, **outcomes}))
 
 
-def pictures() -> Iterator[bytes]:
+def pictures() -> Iterator[tuple[str, bytes]]:
     """Every format in many modes."""
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (24, 31, 3), dtype=np.uint8)).resize((93, 72))
@@ -95,15 +98,15 @@ def pictures() -> Iterator[bytes]:
     for image, form, options in ways:
         buffer = io.BytesIO()
         image.save(buffer, form, **options)  # type: ignore[arg-type]
-        yield buffer.getvalue()
+        yield form, buffer.getvalue()
 
 
-def image_case(_: Path) -> Case:
-    """Decode and resize."""
-    good = list(pictures())
+def image_case(form: str, _: Path) -> Case:
+    """Decode and resize damaged images of one format; parts of the others may be in them."""
+    good, others = [data for name, data in pictures() if name == form], [data for _, data in pictures()]
 
     def case(rng: random.Random) -> None:
-        pixels = images.resize(images.decode(mutate(rng.choice(good), good, rng), "x"), 32)
+        pixels = images.resize(images.decode(mutate(rng.choice(good), others, rng), "x"), 32)
         if pixels.shape != (32, 32, 3) or pixels.dtype != np.uint8:
             raise AssertionError(pixels.shape)
 
@@ -233,7 +236,7 @@ def model_case(folder: Path) -> Case:
 
 
 CASES: dict[str, Callable[[Path], Case]] = {
-    "images": image_case,
+    **{form: partial(image_case, form) for form in FORMATS},
     "stores": store_case,
     "manifests": manifest_case,
     "configurations": configuration_case,
