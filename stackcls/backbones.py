@@ -3,11 +3,13 @@
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from stackcls.bases import Basis
@@ -19,6 +21,14 @@ RESIZE_RULE = "pillow-bilinear-antialias-squash"
 SAVED = "saved-keras-model"
 BUNDLED = ("mini_vgg", "mini_resnet", "mini_inception", "mini_xception")
 BUNDLED_SIZE = 32
+MAX_SIDE = 4096
+# Of the fields of `Backbone` and `Identity`; `str` where nothing is said, and arguments are text in one of them.
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "arguments": (tuple, str),
+    "input_size": (int, NoneType),
+    "seed": int,
+    "layer": (str, NoneType),
+}
 
 
 @dataclass(frozen=True)
@@ -189,6 +199,30 @@ def architectures() -> Mapping[str, Architecture]:
         for name, function, size, width, parameters, url, md5 in list(csv.reader(text.splitlines()))[1:]
     ]
     return {item.name: item for item in known}
+
+
+def check_described(backbone: Backbone, identity: Identity, basis: Basis | None) -> None:
+    """Refuse, with `ValueError`, what no configuration can give, since it would be handed to Keras."""
+    for name, value in (*vars(backbone).items(), *vars(identity).items()):
+        if not isinstance(value, _KINDS.get(name, str)):
+            raise ValueError(f"{name} is {value!r}")
+    where = f"backbone {backbone.name!r}"
+    known = {item.architecture for item in architectures().values()}
+    if not backbone.name.isprintable() or "/" in backbone.name:
+        raise ValueError(f"{where}: a name is printable and without '/'")
+    if identity.architecture != (backbone.architecture or SAVED) or backbone.architecture not in known | {""}:
+        raise ValueError(f"{where}: unknown architecture {backbone.architecture!r}")
+    if backbone.preprocessing not in ("keras", *PREPROCESSING) or backbone.pooling not in ("average", "max"):
+        raise ValueError(f"{where}: unknown preprocessing {backbone.preprocessing!r} or pooling {backbone.pooling!r}")
+    if backbone.input_size is not None and not 16 <= backbone.input_size <= MAX_SIDE:
+        raise ValueError(f"{where}: input_size {backbone.input_size}; 16 to {MAX_SIDE} is allowed")
+    if backbone.weights == "random" and identity.weights != f"random:{backbone.seed}":
+        raise ValueError(f"{where}: its weights are random, but not by its seed")
+    if backbone.weights != "random" and not re.fullmatch("[0-9a-f]{64}", identity.weights):
+        raise ValueError(f"{where}: its weights have no SHA-256")
+    stated = backbone.identity(identity.weights, identity.precision)
+    if asdict(identity) != {**asdict(stated), "basis": basis.digest if basis else ""}:
+        raise ValueError(f"{where}: its identity is not the one of its settings")
 
 
 def bundled_file(name: str) -> Path:

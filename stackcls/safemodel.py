@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors import numpy as arrays_of
 
-from stackcls.backbones import PREPROCESSING, SAVED, Backbone, Identity, architectures
+from stackcls.backbones import Backbone, Identity, check_described
 from stackcls.bases import Basis
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.learned import LearnedStack, Linear
@@ -29,7 +29,6 @@ from stackcls.settings import MAX_BATCH
 FORMAT, VERSION = "stackcls-model", 1
 SUFFIX = ".safetensors"
 MAX_BYTES = 1 << 32
-MAX_SIDE = 4096
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -185,7 +184,7 @@ def backbones_of(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     for number, (item, width) in enumerate(zip(description.backbones, description.stack.widths, strict=True)):
         basis = None if item.basis is None else Basis(*item.basis, _array(arrays, f"basis.{number}", "f4"))
         backbone, identity = Backbone.from_dict(item.backbone), Identity(**item.identity)  # type: ignore[arg-type]
-        _check_backbone(backbone, identity, basis)
+        check_described(backbone, identity, basis)
         found.append(ModelBackbone(backbone, identity, width, item.hints, basis))
     return tuple(found)
 
@@ -254,24 +253,3 @@ def _array(arrays: Mapping[str, NDArray[Any]], name: str, *kinds: str) -> NDArra
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name}: has NaN or infinite numbers")
     return np.array(array)
-
-
-def _check_backbone(backbone: Backbone, identity: Identity, basis: Basis | None) -> None:
-    """Refuse what no configuration can give, since it would be handed to Keras."""
-    where = f"backbone {backbone.name!r}"
-    known = {item.architecture for item in architectures().values()}
-    if not backbone.name.isprintable() or "/" in backbone.name:
-        raise ValueError(f"{where}: a name is printable and without '/'")
-    if identity.architecture != (backbone.architecture or SAVED) or backbone.architecture not in known | {""}:
-        raise ValueError(f"{where}: unknown architecture {backbone.architecture!r}")
-    if backbone.preprocessing not in ("keras", *PREPROCESSING) or backbone.pooling not in ("average", "max"):
-        raise ValueError(f"{where}: unknown preprocessing {backbone.preprocessing!r} or pooling {backbone.pooling!r}")
-    if backbone.input_size is not None and not 16 <= backbone.input_size <= MAX_SIDE:
-        raise ValueError(f"{where}: input_size {backbone.input_size}; 16 to {MAX_SIDE} is allowed")
-    if backbone.weights == "random" and identity.weights != f"random:{backbone.seed}":
-        raise ValueError(f"{where}: its weights are random, but not by its seed")
-    if backbone.weights != "random" and not re.fullmatch("[0-9a-f]{64}", identity.weights):
-        raise ValueError(f"{where}: its weights have no SHA-256")
-    stated = backbone.identity(identity.weights, identity.precision)
-    if asdict(identity) != {**asdict(stated), "basis": basis.digest if basis else ""}:
-        raise ValueError(f"{where}: its identity is not the one of its settings")

@@ -26,15 +26,17 @@ TABLE = ImageTable(
     rejected={"猫/kaputt.jpg": "the file is empty", "z.jpg": "file not found"},
     source="data/猫",
 )
-IDENTITY = Backbone("one", "MobileNet", (), 32, "random", 1, None, "average", "keras").identity("random:1", "float32")
-PROVENANCE = {"engine": "fake", "configured": {"name": "one"}}
+ONE = Backbone("one", "MobileNet", (), 32, "random", 1, None, "average", "keras")
+TWO = replace(ONE, name="zwei 2", seed=2)
+IDENTITY = ONE.identity("random:1", "float32")
+PROVENANCE = {"engine": "fake", "configured": ONE.to_dict()}
 FEATURES = {
     "one": np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32),
     "zwei 2": np.random.default_rng(1).normal(size=(N, 3)).astype(np.float32),
 }
 INFOS = {
     "one": MatrixInfo(IDENTITY, PROVENANCE, 4),
-    "zwei 2": MatrixInfo(replace(IDENTITY, weights="random:2"), {"engine": "fake"}, 3),
+    "zwei 2": MatrixInfo(TWO.identity("random:2", "float32"), {"configured": TWO.to_dict()}, 3),
 }
 ROWS = np.arange(N)
 
@@ -228,7 +230,8 @@ def test_ten_thousand_long_class_names_fit(tmp_path):
 
 
 def test_no_group_no_rejected_image_and_no_matrix_is_fine(tmp_path):
-    table = replace(TABLE, groups=np.full(N, -1, np.int64), group_names=(), rejected={}, class_names=())
+    none = np.full(N, -1)
+    table = replace(TABLE, labels=none, groups=none, group_names=(), rejected={}, class_names=())
     with Store(write(tmp_path / "f.h5", table, features={}, chunks={})) as opened:
         assert opened.table.equals(table)
         assert opened.matrices == {}
