@@ -1,9 +1,9 @@
 """Feeds damaged input to stackcls: `python tools/fuzz.py WHAT COUNT [SEED]`; success or its own errors, nothing else.
 
-WHAT is JPEG, PNG, WEBP, BMP, TIFF, GIF, stores, manifests, configurations or models. Run in a process of its own:
-memory is limited there, a case that takes too long ends it with a traceback, and a crash of a library is seen as the
-process's end. Before each case its number is written to standard error's last line, and that number with the seed makes
-the case again.
+WHAT is JPEG, PNG, WEBP, BMP, TIFF, GIF, stores, sealed, manifests, configurations or models. Run in a process of its
+own: memory is limited there, a case that takes too long ends it with a traceback, and a crash of a library is seen as
+the process's end. Before each case its number is written to standard error's last line, and that number with the seed
+makes the case again.
 """
 
 import faulthandler
@@ -14,8 +14,10 @@ import os
 import random
 import re
 import resource
+import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,19 +28,21 @@ import numpy as np
 from mutations import mutate
 from PIL import Image
 
-from stackcls import config, images, modelfile, sources, storeformat, storewriter
+from stackcls import config, images, modelfile, soundness, sources, storeformat, storewriter
 from stackcls.backbones import Backbone
 from stackcls.errors import StackclsError
+from stackcls.listener import Silent
 from stackcls.settings import Settings
 from stackcls.stages import fit
 from stackcls.store import ImageTable, MatrixInfo, Store
 
 MEMORY = 6 * 2**30
-SECONDS = 60
+SECONDS, CPU_SECONDS = 60, 5
 ROWS, WIDTH = 24, 6
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
-Case = Callable[[random.Random], None]
+# A case may say how it ended; saying nothing is success.
+Case = Callable[[random.Random], str | None]
 
 
 def main() -> None:
@@ -54,14 +58,14 @@ def main() -> None:
             os.write(2, b"%d\n" % number)
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
-                case(random.Random(f"{what} {seed} {number}"))  # noqa: S311
-                outcomes["success"] += 1
+                outcomes[case(random.Random(f"{what} {seed} {number}")) or "success"] += 1  # noqa: S311
             except StackclsError as error:
                 outcomes[type(error).__name__] += 1
         faulthandler.cancel_dump_traceback_later()
     # ru_maxrss would count the process that started this one.
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    print(json.dumps({"cases": sum(outcomes.values()), "peak_MiB": int(peak[1]) // 1024 if peak else 0, **outcomes}))
+    most = max(int(peak[1]) if peak else 0, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    print(json.dumps({"cases": sum(outcomes.values()), "peak_MiB": most // 1024, **outcomes}))
 
 
 def pictures() -> Iterator[tuple[str, bytes]]:
@@ -167,6 +171,54 @@ def seal(data: bytes) -> bytes:
     return header.encode().ljust(storeformat.USER_BLOCK, b"\0") + content
 
 
+def sealed_case(folder: Path) -> Case:
+    """Flip bits anywhere in a feature file, make the checksum hold again, and open, check and fit in a child."""
+    settings = Settings(artifacts=folder / "artifacts")
+    target = settings.files.features
+    write_store(target)
+    good = target.read_bytes()
+
+    def work() -> None:
+        soundness.check_store(target, Silent())
+        fit.run(settings)
+
+    def case(rng: random.Random) -> str:
+        changed = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            changed[rng.randrange(storeformat.USER_BLOCK, len(changed))] ^= 1 << rng.randrange(8)
+        target.write_bytes(seal(changed))
+        return done_apart(work)
+
+    return case
+
+
+def done_apart(work: Callable[[], None]) -> str:
+    """Do it in a child, since HDF5 may crash or not return; say how it ended, and raise if that was not in HDF5."""
+    with tempfile.TemporaryFile("w+") as trace:
+        if (child := os.fork()) == 0:
+            faulthandler.enable(trace)
+            faulthandler.register(signal.SIGXCPU, trace, all_threads=False, chain=True)
+            resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+            try:
+                work()
+                trace.write("ended: success")
+            except StackclsError as error:
+                trace.write(f"ended: {type(error).__name__}")
+            except BaseException:  # noqa: BLE001
+                traceback.print_exc(file=trace)
+            trace.flush()
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        trace.seek(0)
+        said = trace.read()
+    if os.WIFEXITED(status) and (ended := re.fullmatch(r"ended: (\w+)", said)):
+        return ended[1]
+    innermost = re.search(r'most recent call first\):\n  File "([^"]*)"', said)
+    if os.WIFSIGNALED(status) and innermost and re.search(r"/h5py/|/stackcls/store(format)?\.py$", innermost[1]):
+        return "HDF5 hung" if os.WTERMSIG(status) == signal.SIGXCPU else "HDF5 crashed"
+    raise AssertionError(f"status {status}: {said}")
+
+
 def manifest_case(folder: Path) -> Case:
     """List a manifest in each format, or a CUB folder's lists."""
     from pyarrow import parquet, table
@@ -238,6 +290,7 @@ def model_case(folder: Path) -> Case:
 CASES: dict[str, Callable[[Path], Case]] = {
     **{form: partial(image_case, form) for form in FORMATS},
     "stores": store_case,
+    "sealed": sealed_case,
     "manifests": manifest_case,
     "configurations": configuration_case,
     "models": model_case,
