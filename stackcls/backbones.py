@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from stackcls.bases import Basis
 from stackcls.errors import ConfigError
-from stackcls.settings import MAX_SIDE, MIN_SIDE, Arguments, BackboneEntry, FeatureSettings, Section
+from stackcls.settings import MAX_SIDE, MIN_SIDE, PRECISIONS, Arguments, BackboneEntry, FeatureSettings, Section
 
 PREPROCESSING = ("caffe", "tf", "torch", "none")
 RESIZE_RULE = "pillow-bilinear-antialias-squash"
@@ -213,6 +214,22 @@ def architectures() -> Mapping[str, Architecture]:
         for name, function, size, width, parameters, url, md5 in list(csv.reader(text.splitlines()))[1:]
     ]
     return {item.name: item for item in known}
+
+
+def check_described(backbone: Backbone, identity: Identity, basis: Basis | None) -> None:
+    """Refuse, with `ValueError`, what no configuration can give, since it would be handed to Keras."""
+    where = f"backbone {backbone.name!r}"
+    if not backbone.name.isprintable() or "/" in backbone.name:
+        raise ValueError(f"{where}: a name is printable and without '/'")
+    if backbone.weights == "random" and identity.weights != f"random:{backbone.seed}":
+        raise ValueError(f"{where}: its weights are random, but not by its seed")
+    if backbone.weights != "random" and not re.fullmatch("[0-9a-f]{64}", identity.weights):
+        raise ValueError(f"{where}: its weights have no SHA-256")
+    if identity.precision not in PRECISIONS:
+        raise ValueError(f"{where}: precision {identity.precision!r}; {', '.join(PRECISIONS)} are allowed")
+    stated = backbone.identity(identity.weights, identity.precision)
+    if asdict(identity) != {**asdict(stated), "basis": basis.digest if basis else ""}:
+        raise ValueError(f"{where}: its identity is not the one of its settings")
 
 
 def bundled_file(name: str) -> Path:

@@ -23,7 +23,8 @@ from stackcls.errors import ArtifactsInUse
 from stackcls.files import check_writable, explained, sweep
 
 BEAT = 20.0  # seconds between two signs of life
-SILENT_FOR = 300.0  # seconds after which a process of another machine is taken for dead
+SILENT_FOR = 300.0  # seconds after which a process that cannot be seen is taken for dead
+TRIES, PAUSE = 5, 1.0  # at reading one's own lock, and seconds between them
 LONGEST = 200  # characters of a command that are shown
 
 
@@ -54,7 +55,10 @@ class Lock:
 
     def verify(self) -> None:
         """Raise `ArtifactsInUse` if another run took over meanwhile, because this one stood still for long."""
-        found = _read(self.path)
+        for _ in range(TRIES):
+            if (found := _read(self.path)) is not None:
+                break
+            time.sleep(PAUSE)  # the folder may be out of reach for a moment
         if found is None or found.token != self.mine.token:
             by = f"by {_named(found)}" if found else "and then given back"
             raise ArtifactsInUse(
@@ -154,8 +158,16 @@ def _create(candidate: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # no hard links there: whole but for an instant, in which nobody takes it for dead
-        with explained(path), open(path, "x", encoding="utf-8") as file:
-            file.write(candidate.read_text("utf-8"))
+        with explained(path):
+            content = candidate.read_bytes()
+            file = open(path, "xb")  # noqa: SIM115  (what was there before must not be removed)
+            try:
+                with file:
+                    file.write(content)
+            except BaseException:
+                with suppress(OSError):
+                    path.unlink()
+                raise
 
 
 def _release(lock: Lock) -> None:
@@ -167,13 +179,14 @@ def _release(lock: Lock) -> None:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(path.read_text("utf-8")))
+        holder = Holder(**json.loads(path.read_text("utf-8")))
+        return holder if isinstance(holder.pid, int) and isinstance(holder.started, int | float) else None
     except (OSError, ValueError, TypeError):
         return None
 
 
 def _is_dead(path: Path, holder: Holder | None, now: Path) -> bool:
-    """Ask the processes of this machine; of another, how long ago it gave a sign of life by the file server's clock."""
+    """Ask the processes of this machine; else how long ago it gave a sign of life, by the file server's clock."""
     gone = processes.is_gone(holder.machine, holder.pid, holder.started) if holder else None
     if gone is not None:
         return gone
@@ -186,7 +199,7 @@ def _refusal(path: Path, holder: Holder | None) -> str:
     if holder is None:
         return f"{path.parent}: is in use, and {path} does not say by whom; if nothing runs there, delete that file"
     said = f"{path.parent}: is in use by {_named(holder)}; wait until it has ended, or stop it"
-    if holder.machine != processes.this_machine():
+    if processes.is_gone(holder.machine, holder.pid, holder.started) is None:
         said += (
             f". If it does not run any more, it is passed over {SILENT_FOR:.0f} s after its last sign of life"
             f"{_last_seen(path)}; or delete {path}"

@@ -4,14 +4,14 @@ import hashlib
 import os
 import re
 import socket
+import sys
 import time
 from functools import cache
 from pathlib import Path
 
 import psutil
 
-# When a process began is told in ticks since the machine was booted, and its clock may be set meanwhile.
-CLOCKS_AGREE = 2.0
+PROC = Path("/proc")
 MARK = r"([0-9a-f]{12})-(\d+)-(\d+)"
 ABANDONED = 24 * 3600  # seconds after which a file of another machine's process is taken for left behind
 
@@ -29,14 +29,37 @@ def this_machine() -> str:
 
 
 def started(pid: int) -> float | None:
-    """When a process of this machine began, in seconds since 1970; None if there is no such process any more."""
+    """When a process of this machine began; None if it has ended, zero where that cannot be seen.
+
+    On Linux in ticks since the machine was booted, which no setting of the clock changes; elsewhere in seconds since
+    1970.
+    """
+    if not _exists(pid):
+        return None
+    if sys.platform == "linux":
+        try:
+            # After the name, which may hold anything: the state, and as the twentieth the start.
+            fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+            return None if fields[0] in (b"Z", b"X") else float(fields[19])
+        except (OSError, IndexError, ValueError):  # another user's, under `hidepid`
+            return 0.0
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except psutil.NoSuchProcess:
-        return None
-    except psutil.AccessDenied:  # somebody else's, and alive
+    except psutil.Error:
         return 0.0
+
+
+def _exists(pid: int) -> bool:
+    if os.name != "posix":  # where signal 0 would be sent
+        return bool(psutil.pid_exists(pid))
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # another user's
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 @cache
@@ -50,11 +73,17 @@ def mark() -> str:
 
 
 def is_gone(machine: str, pid: int, began: float) -> bool | None:
-    """Tell whether a process has ended; None where that cannot be known, since it is another machine's."""
+    """Tell whether a process has ended; None where that cannot be known.
+
+    That is so of another machine's, and where there is a process of that number whose start cannot be seen or is
+    another: most likely the number was given again, but a living process must never be taken for dead.
+    """
     if machine != this_machine():
         return None
     now = started(pid)
-    return now is None or (now > 0 and abs(now - began) > CLOCKS_AGREE)
+    if now is None:
+        return True
+    return False if now > 0 and abs(now - began) < 1 else None  # names of files have whole numbers
 
 
 def is_left_behind(path: Path, written_by: str) -> bool:

@@ -19,9 +19,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors import numpy as arrays_of
 
-from stackcls.backbones import Backbone, Identity
+from stackcls.backbones import Backbone, Identity, check_described
 from stackcls.bases import Basis
-from stackcls.engines import PRECISIONS
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.learned import LearnedStack, Linear
 from stackcls.model import ModelBackbone, StackModel
@@ -195,7 +194,7 @@ def backbones_of(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     for number, (item, width) in enumerate(zip(description.backbones, description.stack.widths, strict=True)):
         basis = None if item.basis is None else Basis(*item.basis, _array(arrays, f"basis.{number}", "f4"))
         backbone, identity = Backbone.from_dict(item.backbone), Identity(**item.identity)  # type: ignore[arg-type]
-        _check_backbone(backbone, identity, basis)
+        check_described(backbone, identity, basis)
         found.append(ModelBackbone(backbone, identity, width, item.hints, basis))
     return tuple(found)
 
@@ -265,19 +264,3 @@ def _array(arrays: Mapping[str, NDArray[Any]], name: str, *kinds: str) -> NDArra
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name}: has NaN or infinite numbers")
     return np.array(array)
-
-
-def _check_backbone(backbone: Backbone, identity: Identity, basis: Basis | None) -> None:
-    """Refuse what no configuration can give, since it would be handed to Keras."""
-    where = f"backbone {backbone.name!r}"
-    if not backbone.name.isprintable() or "/" in backbone.name:
-        raise ValueError(f"{where}: a name is printable and without '/'")
-    if backbone.weights == "random" and identity.weights != f"random:{backbone.seed}":
-        raise ValueError(f"{where}: its weights are random, but not by its seed")
-    if backbone.weights != "random" and not re.fullmatch("[0-9a-f]{64}", identity.weights):
-        raise ValueError(f"{where}: its weights have no SHA-256")
-    if identity.precision not in PRECISIONS:
-        raise ValueError(f"{where}: precision {identity.precision!r}; {', '.join(PRECISIONS)} are allowed")
-    stated = backbone.identity(identity.weights, identity.precision)
-    if asdict(identity) != {**asdict(stated), "basis": basis.digest if basis else ""}:
-        raise ValueError(f"{where}: its identity is not the one of its settings")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+Precision = Literal["float32", "bfloat16", "int8"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 MIN_SIDE, MAX_SIDE = 16, 4096
 ARTICLE = ("vgg19", "resnet50", "inception_v3", "xception")
 
@@ -121,7 +123,7 @@ class FeatureSettings(Section):
         BackboneEntry(name=name) for name in ARTICLE
     )
     engine: Literal["auto", "tensorflow", "openvino"] = "auto"
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    precision: Precision = "float32"
     pooling: Literal["average", "max"] = "average"
     views: tuple[Literal["original"]] = ("original",)
     batch_size: Annotated[int | None, BeforeValidator(_batch_size)] = None

@@ -1,26 +1,21 @@
 """Whether a feature file or a model is sound: what is wrong with it, by name, and in short what it is."""
 
 import hashlib
-import itertools
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stackcls import damage, loading, modelfile, safemodel
-from stackcls.backbones import Backbone, Identity
+from stackcls.backbones import Identity
 from stackcls.damage import Finding
 from stackcls.errors import ModelError, StoreDamaged, StoreError, WeightsError
 from stackcls.listener import Listener
 from stackcls.safemodel import Origin
-from stackcls.store import ImageTable, MatrixInfo, Store
+from stackcls.store import Store
 from stackcls.storeformat import read_header
-
-NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class _Described:
 
 
 def check_store(path: Path, listener: Listener) -> Checked:
-    """Check a feature file: its checksum and every matrix's, its table of images, its descriptions."""
+    """Check a feature file: its checksum, its table of images and descriptions, and every matrix's values."""
     try:
         store = Store(path)
     except StoreError as error:
@@ -74,7 +69,7 @@ def check_store(path: Path, listener: Listener) -> Checked:
             problems += damage.find(path)
         return Checked(str(path), "feature file", tuple(problems), (), {})
     with store:
-        problems = [*_check_table(store.table), *_check_matrices(store, listener)]
+        problems = list(_check_matrices(store, listener))
         return Checked(str(path), "feature file", tuple(problems), (), _store_facts(store))
 
 
@@ -100,33 +95,10 @@ def _without(path: Path, error: Exception) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
-def _check_table(table: ImageTable) -> Iterator[Finding]:
-    for where, names in (("class_names", table.class_names), ("groups/names", table.group_names)):
-        if twice := [name for name, count in Counter(names).items() if count > 1 or not name]:
-            yield Finding(where, f"empty or more than once: {_some(twice)}")
-    if twice := [path for path, count in Counter(table.paths).items() if count > 1 or not path]:
-        yield Finding("images/path", f"empty or more than once: {_some(twice)}")
-    if unsorted := [later for path, later in itertools.pairwise(table.paths) if later < path]:
-        yield Finding("images/path", f"not sorted at {_some(unsorted)}")
-    if both := sorted(table.rejected.keys() & set(table.paths)):
-        yield Finding("rejected/path", f"also among the images: {_some(both)}")
-    rows = zip(table.paths, table.sha256, strict=True)
-    if bad := [path for path, digest in rows if not re.fullmatch("[0-9a-f]{64}", digest)]:
-        yield Finding("images/sha256", f"no SHA-256 at {_some(bad)}")
-    for name, column, names in (
-        ("label", table.labels, table.class_names),
-        ("group", table.groups, table.group_names),
-    ):
-        outside = np.flatnonzero((column < -1) | (column >= len(names)))
-        if outside.size:
-            where = _some([f"{table.paths[row]} ({column[row]})" for row in outside[: NAMED + 1]])
-            yield Finding(f"images/{name}", f"{outside.size} outside -1..{len(names) - 1}: {where}")
-
-
 def _check_matrices(store: Store, listener: Listener) -> Iterator[Finding]:
     total = len(store.matrices) * len(store.table.paths)
     with listener.track("check", total, "row") as advance:
-        for name, info in store.matrices.items():
+        for name in store.matrices:
             where, state, bad = f"features/{name}", hashlib.sha256(), 0
             first = ""
             try:
@@ -143,23 +115,6 @@ def _check_matrices(store: Store, listener: Listener) -> Iterator[Finding]:
                 yield Finding(where, "its SHA-256 does not hold: its values are not those that were written")
             if bad:
                 yield Finding(where, f"NaN or infinite in {bad} rows, first at {first!r}")
-            yield from _check_description(where, info)
-
-
-def _check_description(where: str, info: MatrixInfo) -> Iterator[Finding]:
-    try:
-        backbone = Backbone.from_dict(info.provenance["configured"])
-        stated = replace(backbone.identity(info.identity.weights, info.identity.precision), basis=info.identity.basis)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        yield Finding(where, f"its provenance does not say which backbone made it ({type(error).__name__}: {error})")
-        return
-    if differences := stated.differences(info.identity):
-        yield Finding(where, f"its provenance is of another identity: {'; '.join(differences)}")
-
-
-def _some(names: Sequence[object]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(repr(name) if isinstance(name, str) else str(name) for name in names[:NAMED]) + more
 
 
 def _store_facts(store: Store) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The only reader of feature files (HDF5, format version 1): complete or absent, and checked when opened."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -57,9 +56,9 @@ class Store:
             for name in self._file["features"]:
                 place = f"features/{name}"
                 self.matrices[name] = storeformat.read_info(self._file, name, len(self.table.paths))
-                self.digests[name] = str(self._file[place].attrs["sha256"])
+                self.digests[name] = storeformat.read_digest(self._file, name)
             place = "created_with"
-            self.created_with: dict[str, str] = dict(json.loads(self._file.attrs["created_with"]))
+            self.created_with = storeformat.read_versions(self._file)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError) as error:
             if hasattr(self, "_file"):
                 self._file.close()

@@ -5,8 +5,10 @@ Nothing of it is trusted before it was looked at: a file whose checksum holds ma
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls.backbones import Identity
+from stackcls.backbones import Backbone, Identity, check_described
 from stackcls.bases import Basis
 from stackcls.errors import StoreDamaged, StoreError, StoreMissing
 from stackcls.files import digest_file
 
 FORMAT, VERSION = "stackcls-features", 1
 USER_BLOCK = 512
+NAMED = 3  # of many that are wrong
+_SHA256 = "[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def read_table(file: h5py.File) -> ImageTable:
         if rows != len(paths):
             raise ValueError(f"images/{name} has {rows} rows, images/path {len(paths)}")
     rejected = _strings(file, "rejected/path"), _strings(file, "rejected/reason")
-    return ImageTable(
+    table = ImageTable(
         paths=paths,
         sha256=sha256,
         splits=splits,
@@ -122,11 +126,15 @@ def read_table(file: h5py.File) -> ImageTable:
         rejected=dict(zip(*rejected, strict=True)),
         source=str(file.attrs["source"]),
     )
+    _check_table(table)
+    return table
 
 
 def read_info(file: h5py.File, name: str, n_rows: int) -> MatrixInfo:
     """Read what is said of one matrix; raise as `read_table` does."""
     dataset = _plain(file, f"features/{name}", 2)
+    if name == "stack" or not name.isprintable() or not dataset.shape[1]:
+        raise ValueError("is no name of a backbone, or has no columns")
     if dataset.dtype != np.float32 or len(dataset) != n_rows:
         raise ValueError(f"is {dataset.dtype} of shape {dataset.shape}; float32 with {n_rows} rows is needed")
     identity, basis = Identity.from_json(dataset.attrs["identity"]), None
@@ -137,8 +145,9 @@ def read_info(file: h5py.File, name: str, n_rows: int) -> MatrixInfo:
     if (basis.digest if basis else "") != identity.basis:
         raise ValueError("its basis is not the one that its identity names")
     provenance = json.loads(dataset.attrs["provenance"])
-    if not isinstance(provenance, dict):
-        raise ValueError("its provenance is no mapping")
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("configured"), dict):
+        raise ValueError("its provenance does not say which backbone made it")
+    check_described(Backbone.from_dict(provenance["configured"]), identity, basis)
     return MatrixInfo(identity, provenance, int(dataset.shape[1]), basis)
 
 
@@ -155,10 +164,58 @@ def places(path: Path) -> dict[str, tuple[int, int, str]]:
         }
 
 
+def read_digest(file: h5py.File, name: str) -> str:
+    """Read the SHA-256 that a matrix is said to have; raise as `read_table` does."""
+    stated = str(file["features"][name].attrs["sha256"])
+    if not re.fullmatch(_SHA256, stated):
+        raise ValueError(f"{stated!r} is no SHA-256")
+    return stated
+
+
+def read_versions(file: h5py.File) -> dict[str, str]:
+    """Read which library versions made a file; raise as `read_table` does."""
+    versions = json.loads(file.attrs["created_with"])
+    if not isinstance(versions, dict) or not all(isinstance(value, str) for value in versions.values()):
+        raise ValueError("is no mapping of libraries to versions")
+    return versions
+
+
+def _check_table(table: ImageTable) -> None:
+    """Raise `ValueError` where rows, names and numbers contradict one another."""
+    for where, names in (
+        ("class_names", table.class_names),
+        ("groups/names", table.group_names),
+        ("images/path", table.paths),
+    ):
+        if twice := [name for name, count in Counter(names).items() if count > 1 or not name]:
+            raise ValueError(f"{where}: empty or more than once: {_some(twice)}")
+    if unsorted := [later for path, later in pairwise(table.paths) if later < path]:
+        raise ValueError(f"images/path: not sorted at {_some(unsorted)}")
+    if both := sorted(table.rejected.keys() & set(table.paths)):
+        raise ValueError(f"rejected/path: also among the images: {_some(both)}")
+    rows = zip(table.paths, table.sha256, strict=True)
+    if bad := [path for path, digest in rows if not re.fullmatch(_SHA256, digest)]:
+        raise ValueError(f"images/sha256: no SHA-256 at {_some(bad)}")
+    for name, column, names in (
+        ("label", table.labels, table.class_names),
+        ("group", table.groups, table.group_names),
+    ):
+        outside = np.flatnonzero((column < -1) | (column >= len(names)))
+        if outside.size:
+            some = _some([f"{table.paths[row]} ({column[row]})" for row in outside[: NAMED + 1]])
+            raise ValueError(f"images/{name}: {outside.size} outside -1..{len(names) - 1}: {some}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(repr, names[:NAMED])) + more
+
+
 def _class_names(text: str) -> tuple[str, ...]:
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("class_names is no list of names")
+    "".join(names).encode()  # JSON can hold half characters, which no other file can
     return tuple(names)
 
 

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -50,17 +51,39 @@ def write(
         If the chunks do not give every row exactly once.
     """
     with replacing(target) as temporary:
-        with _Patient(temporary, "w+b") as raw, _creating(raw) as file:
-            file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-            file.attrs["created_with"] = json.dumps(dict(created_with), sort_keys=True)
-            _write_table(file, table)
-            group = _create_group(file, "features")
-            for name in sorted(matrices):
-                _write_matrix(group, name, len(table.paths), matrices[name], raw.while_well(rows_of[name]))
-            _write_bases(file, {name: info.basis for name, info in matrices.items() if info.basis is not None})
+        raw = _Patient(temporary, "w+b")
+        _apart(raw, lambda: _write(raw, table, matrices, rows_of, created_with))
         header = f"{FORMAT} {VERSION} sha256={digest_file(temporary, USER_BLOCK)}\n"
         with open(temporary, "rb+") as again:
             again.write(header.encode().ljust(USER_BLOCK, b"\0"))
+
+
+def _apart(raw: "_Patient", work: Callable[[], None]) -> None:
+    """Work in a thread of its own: what a signal raises in the main thread can then not be raised within HDF5."""
+    with ThreadPoolExecutor(1, "store") as pool:
+        future = pool.submit(work)
+        try:
+            future.result()
+        except BaseException as error:
+            raw.failed = raw.failed or error  # the thread ends soon, if it has not
+            raise
+
+
+def _write(
+    raw: "_Patient",
+    table: ImageTable,
+    matrices: Mapping[str, MatrixInfo],
+    rows_of: Mapping[str, RowChunks],
+    created_with: Mapping[str, str],
+) -> None:
+    with raw, _creating(raw) as file:
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        file.attrs["created_with"] = json.dumps(dict(created_with), sort_keys=True)
+        _write_table(file, table)
+        group = _create_group(file, "features")
+        for name in sorted(matrices):
+            _write_matrix(group, name, len(table.paths), matrices[name], raw.while_well(rows_of[name]))
+        _write_bases(file, {name: info.basis for name, info in matrices.items() if info.basis is not None})
 
 
 class _Patient(io.FileIO):
@@ -69,7 +92,7 @@ class _Patient(io.FileIO):
     HDF5 can neither go on nor be closed in order after a failed write, and would end the process later.
     """
 
-    failed: OSError | None = None
+    failed: BaseException | None = None
 
     def write(self, data: Any, /) -> int:
         """Write all of it: what a disk that is almost full takes first may be less."""
@@ -78,7 +101,7 @@ class _Patient(io.FileIO):
         try:
             while done < len(view) and not self.failed:
                 done += super().write(view[done:])
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001  (also want of memory: HDF5 would lose it)
             self.failed = error
         return len(view)
 
@@ -86,14 +109,17 @@ class _Patient(io.FileIO):
         """Set the size."""
         try:
             return super().truncate(size)
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001
             self.failed = self.failed or error
             return size or 0
 
     def readinto(self, buffer: Any, /) -> int:
         """Read; what was never written is zero."""
-        view = memoryview(buffer).cast("B")
-        found = super().readinto(view)
+        view, found = memoryview(buffer).cast("B"), 0
+        try:
+            found = super().readinto(view)
+        except BaseException as error:  # noqa: BLE001
+            self.failed = self.failed or error
         view[found:] = bytes(len(view) - found)
         return len(view)
 

@@ -1,4 +1,7 @@
-"""Thousands of damaged inputs, in processes of their own: success or a documented error, no crash, no hang."""
+"""Thousands of damaged inputs, in processes of their own: success or a documented error, no crash, no hang.
+
+But for feature files with a checksum made to fit: what HDF5 itself does on these is counted, and not all of it is good.
+"""
 
 import json
 import subprocess
@@ -15,8 +18,9 @@ FUZZ = Path(__file__).resolve().parent.parent / "tools" / "fuzz.py"
 @pytest.mark.parametrize(
     ("what", "count", "peak"),
     [
-        ("images", 3000, 4000),
+        *((form, 2000, 4000) for form in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")),
         ("stores", 600, 1500),
+        ("sealed", 150, 6000),  # whose damage HDF5 meets: there it may take what memory it is given
         ("manifests", 800, 1500),
         ("configurations", 800, 1500),
         ("models", 500, 1500),
@@ -31,3 +35,4 @@ def test_damaged_input_is_read_or_refused(what, count, peak):
     assert found["cases"] == count
     assert found["peak_MiB"] < peak
     assert len(found) > 3, "some cases should pass, some fail"
+    assert found.get("HDF5 hung", 0) + found.get("HDF5 crashed", 0) < count / 20

@@ -1,23 +1,26 @@
 """One run at a time in a folder; locks of dead processes are taken over, those of living ones never."""
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from stackcls import files, locks, processes, weightfiles
-from stackcls.errors import ArtifactsInUse, ConfigError, WeightsError
+from stackcls import locks, processes
+from stackcls.errors import ArtifactsInUse, ConfigError, WriteError
 from stackcls.stages import features, fit
 from stackcls.store import Store
 from tests.test_features_resumed import config_file
 
 OTHER_MACHINE = "0123456789ab"
+
+
+HOLDER = locks._myself()
 
 
 def names(folder):
@@ -112,29 +115,6 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, dead_process):
     assert names(tmp_path) == []
 
 
-def test_the_number_of_a_dead_process_may_have_been_given_again(tmp_path):
-    leave(tmp_path, started=locks._myself().started - 60)
-    with locks.held(tmp_path):
-        pass
-    leave(tmp_path)
-    with pytest.raises(ArtifactsInUse, match="is in use by"), locks.held(tmp_path):
-        pass
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="others may reap at once")
-def test_a_process_that_was_killed_and_not_waited_for_is_dead(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    began = processes.started(process.pid)
-    leave(tmp_path, pid=process.pid, started=began)
-    with pytest.raises(ArtifactsInUse, match="is in use by"), locks.held(tmp_path):
-        pass
-    process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    with locks.held(tmp_path):
-        pass
-    process.communicate()
-
-
 def test_another_machine_is_dead_when_its_signs_of_life_stop(tmp_path, dead_process):
     path = leave(tmp_path, machine=OTHER_MACHINE, host="büro-7", **dead_process)
     with pytest.raises(ArtifactsInUse, match=r"on büro-7, since .* passed over 300 s after .*or delete .*\.lock"):
@@ -148,7 +128,9 @@ def test_another_machine_is_dead_when_its_signs_of_life_stop(tmp_path, dead_proc
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 3}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"pid": 3}', json.dumps({**dataclasses.asdict(HOLDER), "pid": "3"})]
+)
 def test_a_lock_that_says_nothing_is_passed_over_in_time(tmp_path, content):
     path = tmp_path / ".lock"
     path.write_text(content)
@@ -195,6 +177,45 @@ def test_without_hard_links(tmp_path, monkeypatch, dead_process):
     with locks.held(tmp_path):
         pass
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt("stop")])
+def test_without_hard_links_a_lock_that_cannot_be_written_goes(tmp_path, monkeypatch, error):
+    def refuse(*_):
+        raise PermissionError("no links on this file system")
+
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def write(self, _):
+            raise error
+
+    def opened(path, mode, **options):
+        open(path, mode, **options).close()
+        return Full()
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(locks, "open", opened, raising=False)
+    with pytest.raises((WriteError, KeyboardInterrupt), match=r"No space left on device|stop"):
+        locks.held(tmp_path).__enter__()
+    assert names(tmp_path) == []
+
+
+def test_a_lock_out_of_reach_for_a_moment_is_not_taken_for_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PAUSE", 0.0)
+    with locks.held(tmp_path) as lock:
+        answers = [None, None, lock.mine]
+        with monkeypatch.context() as patched:
+            patched.setattr(locks, "_read", lambda _: answers.pop(0))
+            lock.verify()
+        assert answers == []
+        lock.path.unlink()
+        with pytest.raises(ArtifactsInUse, match="was taken over and then given back"):
+            lock.verify()
 
 
 def test_a_server_that_answers_twice_is_understood(tmp_path, monkeypatch):
@@ -252,40 +273,6 @@ def test_a_folder_that_is_read_only(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(ConfigError, match=r"cannot be written to \(Read-only file system\); give another folder"):
         locks.held(tmp_path).__enter__()
-
-
-def test_what_dead_writers_left_is_removed_and_of_the_living_nothing(settings, fake_engine, dead_process):
-    settings.artifacts.mkdir()
-    dead = f"{processes.this_machine()}-{dead_process['pid']}-{dead_process['started']:.0f}"
-    elsewhere = f"{OTHER_MACHINE}-{dead_process['pid']}-7"
-    old = settings.artifacts / f".old.json.{elsewhere}.tmp"
-    kept = [f".x.json.{processes.mark()}.tmp", f".y.json.{elsewhere}.tmp", ".mine.tmp", ".a.b.tmp", "notes.txt"]
-    gone = [f".features.h5.{dead}.tmp", f".model.joblib.{dead}.tmp", f".lock.f00.{dead}.tmp", old.name]
-    for name in kept + gone:
-        (settings.artifacts / name).write_bytes(b"half")
-    for path in (old, settings.artifacts / ".a.b.tmp"):
-        os.utime(path, (1, 1))
-    features.run(settings)
-    assert names(settings.artifacts) == sorted([*kept, "features.h5"])
-
-
-def test_a_download_removes_what_a_killed_one_left(tmp_path, dead_process, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    dead = f"{processes.this_machine()}-{dead_process['pid']}-{dead_process['started']:.0f}"
-    (tmp_path / "models").mkdir()
-    (tmp_path / f"models/.w.h5.{dead}.tmp").write_bytes(b"half")
-    (tmp_path / f"models/.v.h5.{processes.mark()}.tmp").write_bytes(b"half")
-    with pytest.raises(WeightsError, match="cannot be reached"):
-        weightfiles.fetch(weightfiles.Download("w.h5", "", ""), "http://127.0.0.1:9", 1, lambda *_: lambda _: None)
-    assert names(tmp_path / "models") == [f".v.h5.{processes.mark()}.tmp"]
-
-
-def test_temporary_names_tell_their_writer(tmp_path):
-    with files.replacing(tmp_path / "x.json") as temporary:
-        temporary.write_bytes(b"")
-        assert temporary.name == f".x.json.{processes.mark()}.tmp"
-        assert not processes.is_left_behind(temporary, processes.mark())
-    assert not processes.is_left_behind(Path("not there"), "someone")
 
 
 def test_hdf5_s_own_locks_are_not_used(settings, fake_engine):

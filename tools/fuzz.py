@@ -1,41 +1,48 @@
 """Feeds damaged input to stackcls: `python tools/fuzz.py WHAT COUNT [SEED]`; success or its own errors, nothing else.
 
-WHAT is one of images, stores, manifests, configurations, models. Run in a process of its own: memory is limited there,
-a case that takes too long ends it with a traceback, and a crash of a library is seen as the process's end. Before each
-case its number is written to standard error's last line, and that number with the seed makes the case again.
+WHAT is JPEG, PNG, WEBP, BMP, TIFF, GIF, stores, sealed, manifests, configurations or models. Run in a process of its
+own: memory is limited there, a case that takes too long ends it with a traceback, and a crash of a library is seen as
+the process's end. Before each case its number is written to standard error's last line, and that number with the seed
+makes the case again.
 """
 
 import faulthandler
+import hashlib
 import io
 import json
 import os
 import random
 import re
 import resource
+import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from mutations import mutate
 from PIL import Image
 
-from stackcls import config, images, modelfile, sources, store
+from stackcls import config, images, modelfile, soundness, sources, storeformat, storewriter
 from stackcls.backbones import Backbone
 from stackcls.errors import StackclsError
-from stackcls.files import digest_file
+from stackcls.listener import Silent
 from stackcls.settings import Settings
 from stackcls.stages import fit
 from stackcls.store import ImageTable, MatrixInfo, Store
 
 MEMORY = 6 * 2**30
-SECONDS = 60
+SECONDS, CPU_SECONDS = 60, 5
 ROWS, WIDTH = 24, 6
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
-Case = Callable[[random.Random], None]
+# A case may say how it ended; saying nothing is success.
+Case = Callable[[random.Random], str | None]
 
 
 def main() -> None:
@@ -51,17 +58,17 @@ def main() -> None:
             os.write(2, b"%d\n" % number)
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
-                case(random.Random(f"{what} {seed} {number}"))  # noqa: S311
-                outcomes["success"] += 1
+                outcomes[case(random.Random(f"{what} {seed} {number}")) or "success"] += 1  # noqa: S311
             except StackclsError as error:
                 outcomes[type(error).__name__] += 1
         faulthandler.cancel_dump_traceback_later()
     # ru_maxrss would count the process that started this one.
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    print(json.dumps({"cases": sum(outcomes.values()), "peak_MiB": int(peak[1]) // 1024 if peak else 0, **outcomes}))
+    most = max(int(peak[1]) if peak else 0, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    print(json.dumps({"cases": sum(outcomes.values()), "peak_MiB": most // 1024, **outcomes}))
 
 
-def pictures() -> Iterator[bytes]:
+def pictures() -> Iterator[tuple[str, bytes]]:
     """Every format in many modes."""
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (24, 31, 3), dtype=np.uint8)).resize((93, 72))
@@ -95,15 +102,15 @@ def pictures() -> Iterator[bytes]:
     for image, form, options in ways:
         buffer = io.BytesIO()
         image.save(buffer, form, **options)  # type: ignore[arg-type]
-        yield buffer.getvalue()
+        yield form, buffer.getvalue()
 
 
-def image_case(_: Path) -> Case:
-    """Decode and resize."""
-    good = list(pictures())
+def image_case(form: str, _: Path) -> Case:
+    """Decode and resize damaged images of one format; parts of the others may be in them."""
+    good, others = [data for name, data in pictures() if name == form], [data for _, data in pictures()]
 
     def case(rng: random.Random) -> None:
-        pixels = images.resize(images.decode(mutate(rng.choice(good), good, rng), "x"), 32)
+        pixels = images.resize(images.decode(mutate(rng.choice(good), others, rng), "x"), 32)
         if pixels.shape != (32, 32, 3) or pixels.dtype != np.uint8:
             raise AssertionError(pixels.shape)
 
@@ -125,7 +132,7 @@ def write_store(path: Path) -> None:
         made = {"engine": "fake", "configured": backbone.to_dict()}
         infos[name] = MatrixInfo(backbone.identity(f"random:{seed}", "float32"), made, WIDTH)
         rows[name] = [(np.arange(ROWS), features + seed)]
-    store.write(path, table, infos, rows, {"numpy": "2"})
+    storewriter.write(path, table, infos, rows, {"numpy": "2"})
 
 
 def store_case(folder: Path) -> Case:
@@ -154,11 +161,62 @@ def reseal(good: bytes, rng: random.Random) -> bytes:
     word = rng.choice(words)
     if (at := good.find(word)) >= 0:
         changed[at + rng.randrange(len(word))] ^= 1 << rng.randrange(7)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(changed)
-        file.flush()
-        header = f"{store.FORMAT} {store.VERSION} sha256={digest_file(Path(file.name), store.USER_BLOCK)}\n".encode()
-    return header.ljust(store.USER_BLOCK, b"\0") + bytes(changed[store.USER_BLOCK :])
+    return seal(changed)
+
+
+def seal(data: bytes) -> bytes:
+    """Give a feature file a first line whose checksum holds."""
+    content = data[storeformat.USER_BLOCK :]
+    header = f"{storeformat.FORMAT} {storeformat.VERSION} sha256={hashlib.sha256(content).hexdigest()}\n"
+    return header.encode().ljust(storeformat.USER_BLOCK, b"\0") + content
+
+
+def sealed_case(folder: Path) -> Case:
+    """Flip bits anywhere in a feature file, make the checksum hold again, and open, check and fit in a child."""
+    settings = Settings(artifacts=folder / "artifacts")
+    target = settings.files.features
+    write_store(target)
+    good = target.read_bytes()
+
+    def work() -> None:
+        soundness.check_store(target, Silent())
+        fit.run(settings)
+
+    def case(rng: random.Random) -> str:
+        changed = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            changed[rng.randrange(storeformat.USER_BLOCK, len(changed))] ^= 1 << rng.randrange(8)
+        target.write_bytes(seal(changed))
+        return done_apart(work)
+
+    return case
+
+
+def done_apart(work: Callable[[], None]) -> str:
+    """Do it in a child, since HDF5 may crash or not return; say how it ended, and raise if that was not in HDF5."""
+    with tempfile.TemporaryFile("w+") as trace:
+        if (child := os.fork()) == 0:
+            faulthandler.enable(trace)
+            faulthandler.register(signal.SIGXCPU, trace, all_threads=False, chain=True)
+            resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+            try:
+                work()
+                trace.write("ended: success")
+            except StackclsError as error:
+                trace.write(f"ended: {type(error).__name__}")
+            except BaseException:  # noqa: BLE001
+                traceback.print_exc(file=trace)
+            trace.flush()
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        trace.seek(0)
+        said = trace.read()
+    if os.WIFEXITED(status) and (ended := re.fullmatch(r"ended: (\w+)", said)):
+        return ended[1]
+    innermost = re.search(r'most recent call first\):\n  File "([^"]*)"', said)
+    if os.WIFSIGNALED(status) and innermost and re.search(r"/h5py/|/stackcls/store(format)?\.py$", innermost[1]):
+        return "HDF5 hung" if os.WTERMSIG(status) == signal.SIGXCPU else "HDF5 crashed"
+    raise AssertionError(f"status {status}: {said}")
 
 
 def manifest_case(folder: Path) -> Case:
@@ -230,8 +288,9 @@ def model_case(folder: Path) -> Case:
 
 
 CASES: dict[str, Callable[[Path], Case]] = {
-    "images": image_case,
+    **{form: partial(image_case, form) for form in FORMATS},
     "stores": store_case,
+    "sealed": sealed_case,
     "manifests": manifest_case,
     "configurations": configuration_case,
     "models": model_case,

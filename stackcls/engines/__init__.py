@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from stackcls.backbones import Located
 from stackcls.bases import Basis
 from stackcls.errors import ConfigError
-
-PRECISIONS = ("float32", "bfloat16", "int8")
+from stackcls.settings import PRECISIONS as PRECISIONS
 
 Sample = Callable[[int], NDArray[np.uint8]]
 
