@@ -23,7 +23,7 @@ import numpy as np
 from mutations import mutate
 from PIL import Image
 
-from stackcls import config, images, modelfile, sources, store
+from stackcls import config, images, modelfile, sources, storeformat, storewriter
 from stackcls.backbones import Backbone
 from stackcls.errors import StackclsError
 from stackcls.files import digest_file
@@ -125,7 +125,7 @@ def write_store(path: Path) -> None:
         made = {"engine": "fake", "configured": backbone.to_dict()}
         infos[name] = MatrixInfo(backbone.identity(f"random:{seed}", "float32"), made, WIDTH)
         rows[name] = [(np.arange(ROWS), features + seed)]
-    store.write(path, table, infos, rows, {"numpy": "2"})
+    storewriter.write(path, table, infos, rows, {"numpy": "2"})
 
 
 def store_case(folder: Path) -> Case:
@@ -157,8 +157,9 @@ def reseal(good: bytes, rng: random.Random) -> bytes:
     with tempfile.NamedTemporaryFile() as file:
         file.write(changed)
         file.flush()
-        header = f"{store.FORMAT} {store.VERSION} sha256={digest_file(Path(file.name), store.USER_BLOCK)}\n".encode()
-    return header.ljust(store.USER_BLOCK, b"\0") + bytes(changed[store.USER_BLOCK :])
+        digest = digest_file(Path(file.name), storeformat.USER_BLOCK)
+        header = f"{storeformat.FORMAT} {storeformat.VERSION} sha256={digest}\n".encode()
+    return header.ljust(storeformat.USER_BLOCK, b"\0") + bytes(changed[storeformat.USER_BLOCK :])
 
 
 def manifest_case(folder: Path) -> Case:
