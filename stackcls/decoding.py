@@ -110,6 +110,7 @@ class Turn(Generic[T]):
 
 # Of the whole process, since threads that are stuck outlive the work that gave them up.
 _stuck: list[Turn[Any]] = []
+_noting = threading.Lock()
 
 
 class _Share:
@@ -207,9 +208,10 @@ class _Pool(Generic[T]):
                     one.give_up()
                     _note_stuck([one])
                     self._start()
-        stuck = sum(one.holds + BYTES_PER_THREAD for one in _stuck)
-        if turn.given_up and len(_stuck) > 1 and stuck > STUCK_BYTES:
-            raise TooMuchStuck([one.answer for one in _stuck])
+        if turn.given_up:
+            stuck = [one for one in _stuck if not one.done.is_set()]
+            if len(stuck) > 1 and sum(one.holds + BYTES_PER_THREAD for one in stuck) > STUCK_BYTES:
+                raise TooMuchStuck([one.answer for one in stuck])
 
     def close(self) -> None:
         """Drop what is pending, and wait a little for what runs."""
@@ -237,4 +239,5 @@ class _Pool(Generic[T]):
 
 def _note_stuck(turns: list[Turn[Any]]) -> None:
     """Remember jobs that have not ended; their share goes to others, so what they hold has a limit of its own."""
-    _stuck[:] = [turn for turn in dict.fromkeys([*_stuck, *turns]) if not turn.done.is_set()]
+    with _noting:
+        _stuck[:] = [turn for turn in dict.fromkeys([*_stuck, *turns]) if not turn.done.is_set()]

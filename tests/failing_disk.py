@@ -108,7 +108,6 @@ class Features(Scene):
         (self.folder / "pipeline.json").write_text(json.dumps(raw))
 
     def run(self) -> tuple[int, str]:
-        """Run `features`."""
         return command("features", "-c", self.folder / "pipeline.json")
 
     def judge(self, found: dict[str, bytes]) -> str | None:
@@ -125,7 +124,6 @@ class Added(Features):
     """A run after images were added."""
 
     def prepare(self) -> None:
-        """Begin with fewer images."""
         super().prepare()
         assert command("features", "-c", self.folder / "pipeline.json")[0] == DONE
         write_photos(self.folder / "photos", per_class=12)
@@ -139,12 +137,10 @@ class Fit(Features):
     arguments: tuple[str, ...] = ()
 
     def prepare(self) -> None:
-        """Make features."""
         super().prepare()
         assert super().run()[0] == DONE
 
     def run(self) -> tuple[int, str]:
-        """Run `fit`."""
         return command("fit", "-c", self.folder / "pipeline.json", *self.arguments)
 
     def judge(self, found: dict[str, bytes]) -> str | None:
@@ -168,7 +164,6 @@ class Again(Fit):
     """A fit where there was one with other settings."""
 
     def prepare(self) -> None:
-        """Fit before."""
         super().prepare()
         assert super().run()[0] == DONE
         self.arguments = ("--seed", "7")
@@ -207,7 +202,6 @@ class Direct(Scene):
         return DONE, ""
 
     def work(self) -> None:
-        """Do it."""
         raise NotImplementedError
 
 
@@ -217,7 +211,6 @@ class Weights(Direct):
     exact = True
 
     def prepare(self) -> None:
-        """Serve a file."""
         content = os.urandom(3 * weightfiles.PIECE)
         (self.folder / "served").mkdir()
         (self.folder / "served/w.h5").write_bytes(content)
@@ -229,7 +222,6 @@ class Weights(Direct):
         os.environ["KERAS_HOME"] = str(self.disk / "keras")
 
     def work(self) -> None:
-        """Fetch."""
         item = weightfiles.Download("w.h5", f"{self.url}/w.h5", self.md5)
         weightfiles.fetch(item, self.url, 10, lambda *_: lambda _: None)
 
@@ -248,7 +240,6 @@ class Compiled(Direct):
     """A compiled network is kept; OpenVINO itself writes it."""
 
     def prepare(self) -> None:
-        """Make a small network."""
         import numpy as np
 
         from stackcls.engines import cache, openvino
@@ -267,7 +258,6 @@ class Compiled(Direct):
         self.entry: Callable[[], object] = lambda: cache.entry("key", make)
 
     def work(self) -> None:
-        """Take it from the cache."""
         self.entry()
 
 

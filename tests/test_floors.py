@@ -108,3 +108,9 @@ def test_files_and_functions_are_short(module):
             start = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
             assert node.end_lineno - start <= 60, f"{module}.{node.name}"
     assert TREES[module].body[-1].end_lineno <= 300
+
+
+@pytest.mark.parametrize("folder", ["tests", "tools", "benchmarks"])
+def test_files_beside_the_package_are_short_too(folder):
+    lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    assert not {name: length for name, length in lengths.items() if length > 300}

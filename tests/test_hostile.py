@@ -72,15 +72,18 @@ BOMBS = {"png": png, "bmp": bmp, "gif": gif, "webp": webp, "tiff": tiff, "jpeg":
 @pytest.mark.parametrize("size", [(20_000, 20_000), (65_500, 65_500), (14_000, 12_783)])
 def test_a_header_that_claims_too_much_is_refused_before_anything_is_decoded(make, size, monkeypatch):
     monkeypatch.setattr(Image.core, "new", None)  # what would allocate the pixels
-    with pytest.raises(UnreadableImage, match=r"(pixels|damaged|not an image that can be read)"):
+    over = r"^bomb: (\d+x\d+ pixels are over|more than) 178956970( pixels)?: .*, or raise features\.max_pixels"
+    with pytest.raises(UnreadableImage, match=over):
         images.decode(make(*size), "bomb")
 
 
-@pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS)
+# Of a WebP file Pillow wants more than the header, unless that claims more than Pillow's own limit.
+WITHIN = {**BOMBS, "webp": lambda width, height: encoded(Image.new("RGB", (width, height)), "WEBP")}
+
+
+@pytest.mark.parametrize("make", WITHIN.values(), ids=WITHIN)
 def test_the_limit_on_pixels_can_be_set(make):
-    with pytest.raises(
-        UnreadableImage, match=r"^x: (101x100 pixels are over 10000: make it smaller, or raise|not|damaged)"
-    ):
+    with pytest.raises(UnreadableImage, match=r"^x: 101x100 pixels are over 10000: make it smaller, or raise"):
         images.decode(make(101, 100), "x", Limits(max_pixels=10_000))
 
 

@@ -5,9 +5,18 @@ import shutil
 import pytest
 
 from stackcls.stages import features
+from stackcls.store import Store
 from stackcls.weightfiles import Download
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
 from tests.test_features import add, assert_as_from_scratch, change, read, relabel, remove, rename
+
+
+def renew(engine, monkeypatch):
+    """Let the engine and all libraries be newer ones."""
+    monkeypatch.setattr(features, "created_with", lambda: {"stackcls": "9.9"})
+    made_by = {"engine": "a newer engine", "processor": "another", "keras": "9.9", "numpy": "9.9"}
+    monkeypatch.setattr(engine, "provenance", lambda: made_by)
+
 
 ONE, THREE = FAKE_BACKBONES[:1], [*FAKE_BACKBONES, {**FAKE_BACKBONES[0], "name": "three", "seed": 3}]
 
@@ -48,8 +57,7 @@ def test_a_dry_run_says_what_is_then_done(photos, fake_engine, tmp_path, monkeyp
     edit(photos)
     settings = make_settings(photos, tmp_path / "artifacts", features={"backbones": backbones})
     fake_engine.batches.clear()
-    fake_engine.name = "a newer engine"
-    monkeypatch.setattr("stackcls.backbones.__version__", "9.9", raising=False)
+    renew(fake_engine, monkeypatch)
     before = settings.files.features.read_bytes()
     planned = features.run(settings, dry_run=True)
     assert (planned.computed, planned.written) == (expected, False)
@@ -64,12 +72,17 @@ def test_a_dry_run_says_what_is_then_done(photos, fake_engine, tmp_path, monkeyp
     assert (again.written, fake_engine.batches) == (False, {})
 
 
-def test_a_newer_engine_alone_changes_nothing(settings, fake_engine):
+def test_newer_libraries_alone_change_nothing_and_are_recorded_with_what_is_new(settings, fake_engine, monkeypatch):
     features.run(settings)
+    renew(fake_engine, monkeypatch)
     fake_engine.batches.clear()
-    fake_engine.name = "newer"
     assert not features.run(settings).written
     assert fake_engine.batches == {}
+    write_photo(settings.images / "red/new.png", (190, 70, 60), 77)
+    assert features.run(settings).computed == {"one": 1, "two": 1}
+    with Store(settings.files.features) as store:
+        assert store.created_with == {"stackcls": "9.9"}
+        assert store.matrices["one"].provenance["keras"] == "9.9"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
     found = store.matrices
     if "backbones" not in settings.features.model_fields_set:
         # An identity may have been computed first under another name, which its provenance then has.
-        return {name: _configured(store, name, info) for name, info in found.items()}
+        return {
+            name: replace(Backbone.from_dict(info.provenance["configured"]), name=name) for name, info in found.items()
+        }
     if absent := [name for name in named if name not in found]:
         raise StoreError(
             f"{store.path}: has features of {', '.join(sorted(found))}, not of {', '.join(absent)}: "
@@ -118,16 +120,6 @@ def _choose(store: Store, settings: Settings) -> dict[str, Backbone]:
                 "run `stackcls features --replace`, or change the configuration"
             )
     return named
-
-
-def _configured(store: Store, name: str, info: MatrixInfo) -> Backbone:
-    try:
-        return replace(Backbone.from_dict(info.provenance["configured"]), name=name)
-    except (KeyError, ValueError) as error:
-        raise StoreError(
-            f"{store.path}: features/{name}: its provenance does not say which backbone made it ({error}); name the "
-            "backbones in `features.backbones`, or run `stackcls features --replace`"
-        ) from None
 
 
 def _load(store: Store, names: Sequence[str], settings: Settings, listener: Listener) -> _Rows:
