@@ -25,6 +25,15 @@ def test_thirty_kills_at_random_moments(tmp_path):
     assert set(seen.kills) == set("pcwr")  # while planning, computing, writing the store, removing blocks
 
 
+@pytest.mark.slow
+def test_kills_while_networks_are_compiled_and_ranges_fitted(tmp_path):
+    scene = kill_features.Scene(tmp_path / "scene", cold=True)
+    *_, seen = kill_features.torment(scene, times=4, seed=0, phases="pc")
+    assert seen.problems == []
+    assert seen.kills.total() == 4
+    assert seen.half_made  # which a later run has removed, or it would be among the problems
+
+
 KILLED_BETWEEN_RENAMES = """
 import os, signal, sys
 from stackcls import cli

@@ -49,12 +49,15 @@ class Outcome:
         By the phase that the run was in.
     ends : int
         Runs that came to their end.
+    half_made : int
+        Kills after which a network lay half compiled in the cache.
     problems : list of str
         What should not have been.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
     ends: int = 0
+    half_made: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -64,10 +67,14 @@ class Scene:
     Parameters
     ----------
     folder : Path
+    cold : bool
+        Whether runs begin with no compiled networks, and fit 8-bit ranges.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cold: bool = False) -> None:
         self.folder, self.log = folder, folder / "computed.log"
+        self.cold, self.cache = cold, folder / "cache"
+        self.environment = {**os.environ, "STACKCLS_CACHE": str(self.cache)} if cold else None
         write_images(folder / "images", N_IMAGES)
         self.log.touch()
         names = sorted(path.name for path in (folder / "images").glob("*.png"))
@@ -76,10 +83,16 @@ class Scene:
         self.store = self.settings["all"].files.features
         self.expected: dict[str, bytes] = {}
         self.durations: dict[str, float] = {}
-        for part in ("half", "all"):
+        for part in ("all",) if cold else ("half", "all"):
             self.durations = self.run(part)[1]
             self.expected[part] = self.store.read_bytes()
-            shutil.rmtree(self.artifacts)
+            self.clear()
+
+    def clear(self) -> None:
+        """Remove what runs have made."""
+        shutil.rmtree(self.artifacts)
+        if self.cold:
+            shutil.rmtree(self.cache)
 
     def _settings(self, part: str, names: list[str]) -> Settings:
         manifest = self.folder / "images" / f"{part}.csv"
@@ -87,7 +100,12 @@ class Scene:
         raw = {
             "images": str(manifest),
             "artifacts": str(self.folder / "artifacts"),
-            "features": {"backbones": ["mini_vgg", "mini_xception"], "engine": "openvino", "batch_size": 4},
+            "features": {
+                "backbones": ["mini_vgg", "mini_xception"],
+                "engine": "openvino",
+                "batch_size": 4,
+                "precision": "int8" if self.cold else "float32",
+            },
         }
         (self.folder / f"{part}.json").write_text(json.dumps(raw))
         return config.read(self.folder / f"{part}.json", ())
@@ -104,7 +122,9 @@ class Scene:
         """
         read, write = os.pipe()
         command = [sys.executable, __file__, "--victim", str(self.folder / f"{part}.json"), str(self.log), str(write)]
-        victim = subprocess.Popen(command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        victim = subprocess.Popen(
+            command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=self.environment
+        )
         os.close(write)
         durations, phase, began, deadline = dict.fromkeys(PHASES, 0.0), "", time.monotonic(), None
         while True:
@@ -129,20 +149,24 @@ class Scene:
             raise RuntimeError(f"exit status {victim.returncode}: {error}")
         return phase, durations
 
+    def half_made(self) -> list[str]:
+        """Names of what was begun in the cache of compiled networks."""
+        return sorted(path.name for path in self.cache.glob(".begun-*"))
+
     def finished(self) -> set[str]:
         """Content hashes in the blocks that are there."""
         blocks = BlockFolder(self.settings["all"].files.blocks)
         return {digest for block in blocks.read() for digest in block.sha256}
 
 
-def torment(scene: Scene, times: int, seed: int) -> Iterator[Outcome]:
-    """Kill runs `times` times, and let the last one end; yield what was seen so far after each run."""
+def torment(scene: Scene, times: int, seed: int, phases: str = PHASES[:-1]) -> Iterator[Outcome]:
+    """Kill runs `times` times in these phases, and let the last end; yield what was seen so far after each run."""
     rng, seen = np.random.default_rng(seed), Outcome()
     before, in_blocks = b"", set[str]()
     while True:
         enough = seen.kills.total() >= times
         scene.log.write_bytes(b"")
-        chosen, share = str(rng.choice(list(PHASES[:-1]))), float(rng.random())
+        chosen, share = str(rng.choice(list(phases))), float(rng.random())
 
         def kill(phase: str, usual: float, chosen: str = chosen, share: float = share) -> float | None:
             return share * usual if phase == chosen else None
@@ -152,17 +176,20 @@ def torment(scene: Scene, times: int, seed: int) -> Iterator[Outcome]:
         in_blocks = scene.finished()
         if phase != "e":
             seen.kills[phase] += 1
+            seen.half_made += bool(scene.half_made())
             content = scene.store.read_bytes() if scene.store.exists() else b""
             if content not in (scene.expected["all"], before):
                 seen.problems.append(f"a kill in phase {phase} left another feature file")
         else:
             seen.ends += 1
             seen.problems += _wrong_at_the_end(scene)
-            shutil.rmtree(scene.artifacts)
+            scene.clear()
             if enough:
                 yield seen
                 return
-            before, in_blocks = (scene.expected["half"] if rng.random() < 0.5 else b""), set()
+            # Ranges that were fitted on half of the images are kept, and give other features of all.
+            before = scene.expected["half"] if rng.random() < 0.5 and not scene.cold else b""
+            in_blocks = set()
             if before:
                 scene.artifacts.mkdir()
                 scene.store.write_bytes(before)
@@ -184,6 +211,8 @@ def _wrong_at_the_end(scene: Scene) -> list[str]:
         problems.append("the feature file is not that of an undisturbed run")
     if (left := sorted(path.name for path in scene.artifacts.iterdir())) != ["features.h5"]:
         problems.append(f"left behind: {left}")
+    if half_made := scene.half_made():
+        problems.append(f"left behind in the cache: {half_made}")
     return problems
 
 
@@ -235,6 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cold", action="store_true", help="no compiled networks to begin with, and 8-bit ranges")
     parser.add_argument("--victim", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.victim:
@@ -242,7 +272,7 @@ def main() -> None:
         be_victim(Path(settings), Path(log), int(pipe))
     with tempfile.TemporaryDirectory() as folder:
         seen = Outcome()
-        for seen in torment(Scene(Path(folder) / "scene"), arguments.times, arguments.seed):
+        for seen in torment(Scene(Path(folder) / "scene", arguments.cold), arguments.times, arguments.seed):
             print(f"kills {dict(seen.kills)}, ends {seen.ends}, problems {seen.problems}", flush=True)
     sys.exit(bool(seen.problems))
 
