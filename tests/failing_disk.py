@@ -27,18 +27,11 @@ from stackcls.errors import ModelError, StackclsError, StoreMissing
 from stackcls.store import Store
 from tests.conftest import FAKE_BACKBONES, FakeEngine, write_photos
 
-DISK = ctypes.CDLL(None)
-DONE = 0
+DISK, DONE = ctypes.CDLL(None), 0
 
 
 class Scene:
-    """What is done, what of it may be there before and after, and how it is judged.
-
-    Parameters
-    ----------
-    folder : Path
-        For the scene's own files; those below `folder / "disk"` are on the disk that fails.
-    """
+    """What is done in a folder, of which `disk` fails; what may be there before and after, and how it is judged."""
 
     kept: tuple[str, ...] = ()  # names that may stay after a failure
     exact = False  # whether every run makes the same bytes
