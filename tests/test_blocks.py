@@ -132,7 +132,7 @@ def test_clear_removes_what_a_killed_writer_left(tmp_path):
 
 @pytest.mark.parametrize("kind", ["block", "basis"])
 def test_no_flipped_bit_ends_a_run(tmp_path, kind):
-    """In archives as large as those in use, whose parts are read in pieces; two bits of each byte that is no feature."""
+    """In archives as large as those in use, read in pieces; two bits of each byte that is no feature."""
     folder, block = BlockFolder(tmp_path), make_block(rows=300)
     basis = Basis("int8-ranges", '["a"]', np.arange(3000, dtype=np.float32))
     if kind == "block":
