@@ -110,7 +110,7 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
     )
     infos = {}
     for backbone in backbones.resolve(Settings(features=FEATURES).features):
-        identity = backbone.identity("0" * 64, "float32")
+        identity = backbone.identity("random:0", "float32")
         infos[backbone.name] = store.MatrixInfo(identity, {"configured": backbone.to_dict()}, WIDTHS[backbone.name])
     chunks = {name: [(np.arange(count), matrix)] for name, matrix in features.items()}
     (folder / "artifacts").mkdir(exist_ok=True)
