@@ -144,9 +144,19 @@ def digest_file(path: Path, start: int = 0) -> str:
 def digest_stream(file: BinaryIO, algorithm: str = "sha256") -> str:
     """Digest of what is left of an open binary file, read in chunks, as hexadecimal digits."""
     state = hashlib.new(algorithm, usedforsecurity=False)
-    while chunk := file.read(CHUNK):
+    piece = min(_size(file) or CHUNK, CHUNK)  # a larger one would be allocated in full for a small file
+    while chunk := file.read(piece):
         state.update(chunk)
+        del chunk  # before the next one is allocated
     return state.hexdigest()
+
+
+def _size(file: BinaryIO) -> int:
+    """Size of an open file, or 0 where it is not known."""
+    try:
+        return os.fstat(file.fileno()).st_size
+    except OSError:  # not a file of the system's
+        return 0
 
 
 def _rename(written: _Written) -> None:

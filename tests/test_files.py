@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import tracemalloc
 
 import pytest
 
@@ -92,3 +93,17 @@ def test_digests_are_those_of_the_standard_library(tmp_path, size):
     assert files.digest_file(tmp_path / "x") == hashlib.sha256(data).hexdigest()
     assert files.digest_file(tmp_path / "x", 7) == hashlib.sha256(data[7:]).hexdigest()
     assert files.digest_stream(io.BytesIO(data), "md5") == hashlib.md5(data).hexdigest()
+
+
+def test_the_digest_of_a_small_file_takes_little_memory(tmp_path):
+    path = tmp_path / "small"
+    path.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    assert files.digest_file(path) == hashlib.sha256(b"x" * 1000).hexdigest()
+    assert files.digest_file(path, 990) == hashlib.sha256(b"x" * 10).hexdigest()
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_the_digest_of_a_stream_without_a_file():
+    assert files.digest_stream(io.BytesIO(b"abc")) == hashlib.sha256(b"abc").hexdigest()
