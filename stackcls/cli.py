@@ -151,10 +151,9 @@ def evaluate(
 
     path, chosen = model_from(model_path, config, overrides, artifacts)
     console = Console()
-    report, rejected = stage.run(folder, path, features=chosen, listener=console)
+    report, rejected = stage.run(folder, path, features=chosen, output=output, listener=console)
     console.list_rejected(rejected)
     if output:
-        report.save(output)
         console.say(f"wrote {output}")
     click.echo(text.summary(report), nl=False)
     return FAILED if strict and rejected else DONE
@@ -195,9 +194,8 @@ def similar(
     from stackcls.stages import similar as stage
 
     settings, console = settings_from(config, overrides, artifacts=artifacts), Console()
-    found = stage.run(inputs, settings, backbone=backbone, k=k, matrix=matrix, listener=console)
+    found = stage.run(inputs, settings, backbone=backbone, k=k, sheet=sheet, matrix=matrix, listener=console)
     if sheet:
-        stage.save_sheet(found, settings, sheet)
         console.say(f"wrote {sheet}")
     if matrix:
         console.say(f"wrote {matrix}")

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from stackcls.errors import ConfigError, StackclsError
 from stackcls.printable import printable
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+REPEAT = 0.5  # seconds
 
 
 class Terminated(BaseException):
@@ -70,11 +72,17 @@ def _notes(error: BaseException) -> list[str]:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Let the signals by which systems end processes unwind this one, as Ctrl-C does; once, lest they stop that."""
+    """Let the signals by which systems end processes unwind this one, as Ctrl-C does, and not stop that.
+
+    What a signal raises is lost where Python runs for others, as in a finaliser; so it is repeated until it is heard.
+    """
+    done, deciding = threading.Event(), threading.Lock()
 
     def end(number: int, _: object) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
+        if _is_ending(sys.exception()):
+            return
+        if os.name == "posix":
+            threading.Thread(target=_repeat, args=(number, done, deciding), daemon=True).start()
         raise Terminated(number)
 
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -85,5 +93,21 @@ def _ending_in_order() -> Iterator[None]:
     try:
         yield
     finally:
+        with deciding:
+            done.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_ending(error: BaseException | None) -> bool:
+    """Whether what is being cleaned up after is the end of the process."""
+    while error is not None and not isinstance(error, Terminated):
+        error = error.__context__
+    return error is not None
+
+
+def _repeat(number: int, done: threading.Event, deciding: threading.Lock) -> None:
+    done.wait(REPEAT)
+    with deciding:
+        if not done.is_set():
+            os.kill(os.getpid(), number)

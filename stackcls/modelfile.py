@@ -16,6 +16,7 @@ from stackcls.safemodel import Origin
 from stackcls.settings import Artifacts
 
 FORMAT = 1
+NO_MODELS = (".h5", ".json", ".yaml", ".yml", ".csv", ".md", ".png")
 CHECKED = ("scikit-learn", "mlxtend")
 
 
@@ -97,15 +98,18 @@ def load(path: str | Path) -> StackModel:
         fail or predict something else.
     """
     path = Path(path)
+    if path.is_dir() or path.suffix in NO_MODELS:
+        raise ModelError(f"{path}: is no model; give a model.safetensors or model.joblib that `stackcls fit` wrote")
     if path.suffix == safemodel.SUFFIX:
+        model = safemodel.load(path)  # whose own checksum tells damage from a mix-up
         check_companion(path)
-        return safemodel.load(path)
+        return model
     check_card(path, read_card(path))
-    model = joblib.load(path)
-    if not isinstance(model, StackModel):
-        raise ModelError(f"{path}: holds a {type(model).__name__}, not a model of stackcls")
-    model.folder = path.absolute().parent
-    return model
+    opened = joblib.load(path)
+    if not isinstance(opened, StackModel):
+        raise ModelError(f"{path}: holds a {type(opened).__name__}, not a model of stackcls")
+    opened.folder = path.absolute().parent
+    return opened
 
 
 def read_card(path: Path) -> ModelCard:
@@ -159,6 +163,7 @@ def check_companion(path: Path) -> None:
         return
     if stated and stated != digest_file(path):
         raise ModelError(
-            f"{path}: not the file that {card_path.name} describes: `stackcls fit` was interrupted there; run "
-            f"`stackcls fit` again, or, if this model is from elsewhere, give it a folder without {card_path.name}"
+            f"{path}: not the file that {card_path.name} describes: `stackcls fit` was interrupted there, or the files "
+            f"are of different fits; run `stackcls fit` again, or, if this model is from elsewhere, give it a folder "
+            f"without {card_path.name}"
         )

@@ -138,8 +138,8 @@ def _store_facts(store: Store) -> dict[str, Any]:
 def _describe(path: Path) -> _Described:
     """What a model says of itself; raise where it is not sound."""
     if path.suffix == safemodel.SUFFIX:
-        modelfile.check_companion(path)
         description, model = safemodel.open_described(path)
+        modelfile.check_companion(path)
         return _Described(
             classes=description.classes,
             identities={item.backbone.name: item.identity for item in model.backbones},

@@ -86,7 +86,10 @@ def scan(images: Path) -> Source:
     """
     try:
         if not images.exists():
-            raise SourceMissing(f"images: {images} does not exist; give a folder of images or a manifest (--images)")
+            raise SourceMissing(
+                f"images: {images} does not exist; give a folder of images or a manifest (images in pipeline.yaml, "
+                "--images, or --set images=...)"
+            )
         if images.is_file():
             source = _scan_manifest(images)
         elif all((images / name).exists() for name in CUB_FILES):

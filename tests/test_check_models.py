@@ -140,4 +140,4 @@ def test_a_safe_model_of_another_fit_than_its_card_is_found(fitted, stackcls):
     fitted.files.safe_model.write_bytes(kept)
     status, out, _ = stackcls("check", fitted.files.safe_model)
     assert status == 1
-    assert "  problem: file: not the file that model.json describes: `stackcls fit` was interrupted there; run" in out
+    assert "  problem: file: not the file that model.json describes: `stackcls fit` was interrupted there, or" in out

@@ -177,3 +177,13 @@ def test_the_output_is_a_report(evaluate, stackcls, fitted, new, tmp_path):
     _, both, _ = stackcls("report", fitted.files.report, tmp_path / "evaluation.json")
     measured = next(line for line in both.splitlines() if line.startswith("| measured by"))
     assert [cell.strip() for cell in measured.split("|")[2:4]] == ["3 folds, seed 0", "evaluation"]
+
+
+@pytest.mark.parametrize("name", ["features.h5", "model.json", "model.safetensors"])
+def test_only_a_report_is_replaced(fitted, new, stackcls, name):
+    file = fitted.artifacts / name
+    before = file.read_bytes()
+    status, _, err = stackcls("evaluate", new, "--model", fitted.files.model, "--output", file)
+    assert status == 2
+    assert "--output: " in err
+    assert file.read_bytes() == before

@@ -83,6 +83,7 @@ def stopping(inputs, *arguments):
             os.kill(os.getpid(), int(sys.argv[1]))
         yield batch
 extraction.extract = stopping
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs these tests may ignore it
 cli.main(sys.argv[2:])
 """
 
@@ -108,6 +109,34 @@ def test_signals_end_a_run_in_order(tmp_path, number, status, word):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "mini_vgg: 7 to compute, 20 there" in done.stderr
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["features.h5"]
+
+
+LOST_IN_A_FINALISER = """
+import signal, time
+import click
+from stackcls import exits
+
+class Dying:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+def work():
+    try:
+        Dying()
+        time.sleep(60)
+    finally:
+        time.sleep(3 * exits.REPEAT)
+        print("in order")
+
+exits.REPEAT = 0.1
+raise SystemExit(exits.run(click.Command("work", callback=work), []))
+"""
+
+
+def test_a_signal_that_is_lost_in_a_finaliser_is_repeated_until_it_is_heard():
+    done = subprocess.run([sys.executable, "-c", LOST_IN_A_FINALISER], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (143, "in order\n")
+    assert done.stderr.endswith("terminated\n")
 
 
 def test_an_ignored_hangup_stays_ignored(tmp_path):

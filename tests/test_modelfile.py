@@ -171,3 +171,11 @@ def test_a_safe_model_needs_no_card(fitted, tmp_path):
         ModelError, match=r"model.safetensors: not the file that model.json describes: .*from elsewhere"
     ):
         load(fitted.files.safe_model)
+
+
+@pytest.mark.parametrize("name", ["features.h5", "model.json", "confusion.png", "."])
+def test_what_is_no_model_is_told_so(settings, fake_engine, name):
+    features.run(settings)
+    fit.run(settings)
+    with pytest.raises(ModelError, match=r"is no model; give a model\.safetensors or model\.joblib"):
+        load(settings.artifacts / name)

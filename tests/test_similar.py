@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,3 +156,19 @@ def test_the_command_writes_table_json_and_sheet(computed, stackcls, tmp_path):
     raw = json.loads(out)
     assert [item["error"] is None for item in raw] == [True, False]
     assert len(raw[0]["neighbours"]) == 10
+
+
+@pytest.mark.parametrize(("option", "name"), [("sheet", "all.png"), ("matrix", "all.npy")])
+def test_only_its_own_files_are_replaced(computed, tmp_path, option, name):
+    path, target = paths_of(computed)[0], tmp_path / name
+    for _ in range(2):
+        similar.run([path], computed, k=1, **{option: target})
+    precious = [computed.files.features, Path(path)] if option == "sheet" else [computed.files.features]
+    if option == "matrix":
+        np.save(tmp_path / "mine.npy", np.zeros(3))
+        precious.append(tmp_path / "mine.npy")
+    for file in precious:
+        before = file.read_bytes()
+        with pytest.raises(ConfigError, match=f"--{option}: .*; give a(nother)? name"):
+            similar.run([path], computed, k=1, **{option: file})
+        assert file.read_bytes() == before

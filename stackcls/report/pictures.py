@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from stackcls.files import replacing
 from stackcls.report.results import Report
@@ -16,6 +17,7 @@ from stackcls.report.results import Report
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SHEET = "stackcls contact sheet"
 NUMBERS_UP_TO = 30
 NAMES_UP_TO = 100
 INCHES_PER_CLASS = 0.32
@@ -91,14 +93,23 @@ def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
                 axes.imshow(cell.pixels)
             label = f"{_escape(cell.title, 20)}\n{cell.line}"
             axes.set_xlabel(label, fontsize=8, fontfamily=fonts, parse_math=False)
-    _save(figure, path)
+    _save(figure, path, Title=SHEET)
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a contact sheet that `save_sheet` drew."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("Title") == SHEET
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _save(figure: "Figure", path: Path, **said: str) -> None:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box; the text has it all
-        figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None, **said})
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
 

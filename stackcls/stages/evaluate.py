@@ -7,7 +7,7 @@ import numpy as np
 
 from stackcls import extraction, modelfile, scoring, sources
 from stackcls.decisions import per_class, probabilities
-from stackcls.errors import TrainingError, UnreadableImage
+from stackcls.errors import ConfigError, SourceError, TrainingError, UnreadableImage
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
@@ -20,7 +20,12 @@ from stackcls.versions import created_with
 
 
 def run(
-    images: Path, model_path: Path, *, features: FeatureSettings | None = None, listener: Listener | None = None
+    images: Path,
+    model_path: Path,
+    *,
+    features: FeatureSettings | None = None,
+    output: Path | None = None,
+    listener: Listener | None = None,
 ) -> tuple[Report, dict[str, str]]:
     """Score a model, and each of its single backbones, on labelled images.
 
@@ -33,6 +38,8 @@ def run(
     features : FeatureSettings, optional
         Engine and batch size, where they name one, instead of those at fitting, and what one image may cost; all else
         is the model's own.
+    output : Path, optional
+        Also write the report to this `.json` file.
     listener : Listener, optional
 
     Returns
@@ -43,11 +50,15 @@ def run(
 
     Raises
     ------
+    ConfigError
+        If the file to write has another suffix, or is there and no report.
     TrainingError
         If no image is left whose class the model knows and that it was not fitted on.
     """
     listener = listener or Silent()
     start = time.perf_counter()
+    if output is not None:
+        _check_output(output)
     fitted = modelfile.load(model_path)
     fitted.run_as(features, listener)
     listing = hash_all(sources.scan(images), listener, features.limits if features else Limits())
@@ -56,7 +67,21 @@ def run(
     ranking, labels = _rank(fitted, listing, entries, listener)
     for note in notes:
         listener.warn(note)
-    return _report(fitted, ranking, labels, notes, time.perf_counter() - start), listing.rejected
+    report = _report(fitted, ranking, labels, notes, time.perf_counter() - start)
+    if output is not None:
+        report.save(output)
+    return report, listing.rejected
+
+
+def _check_output(path: Path) -> None:
+    """Refuse a file that is there and no report: it may be hours of work."""
+    if path.suffix != ".json":
+        raise ConfigError(f"--output: {path} is no .json file; give a name that ends so")
+    try:
+        if path.exists():
+            Report.load(path)
+    except SourceError as error:
+        raise ConfigError(f"--output: {path} is there, and no report of stackcls; give another name") from error
 
 
 def _unseen(fitted: StackModel, listing: Listing, notes: list[str]) -> list[ImageEntry]:

@@ -19,6 +19,7 @@ from stackcls.settings import Settings
 from stackcls.store import Store
 from stackcls.versions import created_with
 
+SUFFIXES = 8  # that are named of the files passed over
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 
@@ -202,8 +203,10 @@ def _open_old(target: Path, listener: Listener) -> Store | None:
 def _announce(listing: Listing, missing: dict[str, int], reused: dict[str, int], listener: Listener) -> None:
     source = listing.source
     if source.ignored:
-        counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(source.ignored.items()))
-        listener.warn(f"files of formats that are not read were passed over: {counts}")
+        often = sorted(source.ignored.items(), key=lambda item: (-item[1], item[0]))
+        counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in often[:SUFFIXES])
+        more = f" and {len(often) - SUFFIXES} other formats" if len(often) > SUFFIXES else ""
+        listener.warn(f"files of formats that are not read were passed over: {counts}{more}")
     if source.class_names and {name.lower() for name in source.class_names} <= SPLITS:
         listener.warn(f"the class folders are called {', '.join(source.class_names)}; if these are splits, give one")
     if len(source.class_names) < 2:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,6 +61,7 @@ def run(
     *,
     backbone: str | None = None,
     k: int = 10,
+    sheet: Path | None = None,
     matrix: Path | None = None,
     listener: Listener | None = None,
 ) -> list[Found]:
@@ -78,6 +79,8 @@ def run(
         Whose features to compare; by default the mean of the similarities by all.
     k : int
         How many images to find for each.
+    sheet : Path, optional
+        Also draw every image beside its neighbours into this `.png` file; images that are not there any more are blank.
     matrix : Path, optional
         Also write the similarities of all images to all to this `.npy` file, float32, shape (n, n), rows as in the
         feature file.
@@ -86,15 +89,17 @@ def run(
     Raises
     ------
     ConfigError
-        If the feature file has no such backbone, or the file to write is no `.npy`.
+        If the feature file has no such backbone, or a file to write has another suffix, or is there and something else.
     IdentityMismatch
         If features of a new image would be made otherwise, since other weights lie in the place of the old ones.
+    SourceError
+        If the images of the feature file, which a sheet shows, are not where the settings say.
     StoreError, WeightsError
         If the feature file, or a network's weights, cannot be used.
     """
     listener = listener or Silent()
-    if matrix is not None and matrix.suffix != ".npy":
-        raise ConfigError(f"--matrix: {matrix} is no .npy file; give a name that ends so")
+    _check_output("--sheet", sheet, ".png", pictures.is_sheet)
+    _check_output("--matrix", matrix, ".npy", _is_matrix)
     with Store(settings.files.features) as store:
         if backbone is not None and backbone not in store.matrices:
             raise ConfigError(f"--backbone: {backbone!r} is not in {store.path}; it has {', '.join(store.matrices)}")
@@ -110,7 +115,27 @@ def run(
                 continue
             itself = _itself(store, path, own[number])
             result.append(Found(path, _named(store, rows[number], similarities[number], itself, k), None))
-        return result
+    if sheet is not None:
+        _save_sheet(result, settings, sheet)
+    return result
+
+
+def _check_output(option: str, path: Path | None, suffix: str, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse a file that is there and is not what this command wrote: it may be a photo, or hours of work."""
+    if path is None:
+        return
+    if path.suffix != suffix:
+        raise ConfigError(f"{option}: {path} is no {suffix} file; give a name that ends so")
+    if path.exists() and not is_ours(path):
+        raise ConfigError(f"{option}: {path} is there, and not written by this command; give another name")
+
+
+def _is_matrix(path: Path) -> bool:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return bool(found.dtype == np.float32 and found.ndim == 2 and found.shape[0] == found.shape[1])
 
 
 def _chunks(store: Store, names: Sequence[str]) -> Iterator[tuple[int, Features]]:
@@ -203,14 +228,7 @@ def _write_matrix(store: Store, names: Sequence[str], path: Path, listener: List
         whole.flush()
 
 
-def save_sheet(found: Sequence[Found], settings: Settings, path: Path) -> None:
-    """Draw every image beside its neighbours as PNG; an image that is not there any more is left blank.
-
-    Raises
-    ------
-    SourceError
-        If the images of the feature file are not where the settings say.
-    """
+def _save_sheet(found: Sequence[Found], settings: Settings, path: Path) -> None:
     root = sources.scan(settings.images).root
     rows = []
     for item in found:
