@@ -9,6 +9,7 @@ from stackcls.store import Store
 from stackcls.weightfiles import Download
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photo
 from tests.test_features import add, assert_as_from_scratch, change, read, relabel, remove, rename
+from tests.test_losses import Said
 
 
 def renew(engine, monkeypatch):
@@ -120,3 +121,20 @@ def test_a_dry_run_counts_a_configured_backbone_whose_weights_went(settings, fak
         "stackcls.loading.absent", lambda known: {item.name: download for item in known if item.name == "two"}
     )
     assert features.run(settings, dry_run=True).computed == {"one": 1, "two": 28}
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (nothing, "nothing new"),
+        (rename, "features.h5 would be written anew: {0} names new, {0} gone, 0 labels changed"),
+    ],
+)
+def test_a_dry_run_says_whether_the_file_changes_though_nothing_is_computed(settings, fake_engine, edit, line):
+    features.run(settings)
+    names = {path.name for path in settings.images.rglob("*.png")} | set()
+    edit(settings.images)
+    said = Said()
+    features.run(settings, dry_run=True, listener=said)
+    changed = len({path.name for path in settings.images.rglob("*.png")} - names)
+    assert said.lines[-1].endswith(line.format(changed))

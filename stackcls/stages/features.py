@@ -16,7 +16,7 @@ from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
 from stackcls.losses import Losses
 from stackcls.settings import Settings
-from stackcls.store import Store
+from stackcls.store import ImageTable, Store
 from stackcls.versions import created_with
 
 SUFFIXES = 8  # that are named of the files passed over
@@ -144,6 +144,8 @@ def _run(
         _announce(listing, missing, reused, listener)
         losses.announce(listener)
         if lock is None:
+            if old is not None and not any(missing.values()):
+                _say_what_is_written(old, _table(listing, settings), listener)
             return _result(target, listing, missing, reused, start, written=False)
         with _telling_what_is_kept(folder):
             computation.compute(listing, located, finished, settings.features, folder, listener)
@@ -217,6 +219,31 @@ def _announce(listing: Listing, missing: dict[str, int], reused: dict[str, int],
         listener.say(f"  {name}: {count} to compute, {reused[name]} there")
 
 
+def _table(listing: Listing, settings: Settings) -> ImageTable:
+    return listing.table(settings.images.as_posix().encode("utf-8", "backslashreplace").decode())
+
+
+def _say_what_is_written(old: Store, table: ImageTable, listener: Listener) -> None:
+    """Say, for a dry run that would compute nothing, whether the file would change all the same."""
+    if old.table.equals(table):
+        listener.say("nothing new")
+        return
+    before = dict(zip(old.table.paths, old.table.labels.tolist(), strict=True))
+    now = dict(zip(table.paths, table.labels.tolist(), strict=True))
+    names = [old.table.class_names, table.class_names]
+    other = sum(
+        path in before and _name(names[0], before[path]) != _name(names[1], label) for path, label in now.items()
+    )
+    listener.say(
+        f"{old.path} would be written anew: {len(now.keys() - before.keys())} names new, "
+        f"{len(before.keys() - now.keys())} gone, {other} labels changed"
+    )
+
+
+def _name(class_names: Sequence[str], label: int) -> str | None:
+    return class_names[label] if label >= 0 else None
+
+
 def _write_store(
     target: Path,
     listing: Listing,
@@ -227,7 +254,7 @@ def _write_store(
     listener: Listener,
 ) -> bool:
     """Assemble the store from the old one and the blocks; leave it alone if it already says the same."""
-    table = listing.table(settings.images.as_posix().encode("utf-8", "backslashreplace").decode())
+    table = _table(listing, settings)
     for name in set(listing.source.class_names) - set(table.class_names):
         listener.warn(f"class {name!r} has no image that can be read")
     assembly = Assembly(table, old, folder)
