@@ -173,8 +173,13 @@ class StackModel:
                     f"features of {item.backbone.name!r} have shape {matrix.shape}; "
                     f"the model needs ({len(matrices[0])}, {item.width})"
                 )
-        shares: NDArray[np.float64] = self.classifier.predict_proba(np.hstack(matrices))
+        shares: NDArray[np.float64] = self._predictor().predict_proba(np.hstack(matrices))
         return shares
+
+    def _predictor(self) -> StackedClassifier | LearnedStack:
+        """What predicts: the plain numbers where they do, which saves importing scikit-learn."""
+        plain = isinstance(self._classifier, LearnedStack) and self._classifier.n_classes > 2
+        return self._classifier if plain else self.classifier  # type: ignore[return-value]
 
     def iterate(
         self, images: Sequence[ImageLike], listener: Listener | None = None, limits: Limits | None = None
@@ -241,7 +246,7 @@ class StackModel:
         """The backbones made ready for so many images; kept for the next call."""
         if self._prepared is None or self._prepared[0] < n_images:
             with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
-                stack = pool.submit(getattr, self, "classifier")  # Python's work, beside that of compiled code
+                stack = pool.submit(self._predictor)  # Python's work, beside that of compiled code
                 weights = list(pool.map(self._find_weights, self.backbones))
                 located = [
                     Located(item.backbone, file, item.identity, item.basis)
