@@ -298,16 +298,3 @@ def test_a_file_too_large_is_not_read(tmp_path, monkeypatch, one_model):
     monkeypatch.setattr(safemodel, "MAX_BYTES", len(one_model) - 1)
     with pytest.raises(ModelError, match="larger than 0 GB, which no model of stackcls is"):
         load(path)
-
-
-def test_more_than_two_classes_are_predicted_without_scikit_learn_and_to_the_bit(fitted):
-    safe, pickled = load(fitted.files.safe_model), load(fitted.files.model)
-    rng = np.random.default_rng(0)
-    matrices = {item.backbone.name: rng.random((50, item.width), np.float32) for item in safe.backbones}
-    np.testing.assert_array_equal(safe.predict_proba_features(matrices), pickled.predict_proba_features(matrices))
-    code = (
-        "import sys, numpy; from stackcls import load; model = load(sys.argv[1]); "
-        "model.predict_features({item.backbone.name: numpy.zeros((1, item.width)) for item in model.backbones}); "
-        "raise SystemExit('sklearn' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(fitted.files.safe_model)], check=False).returncode == 0
