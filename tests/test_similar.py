@@ -96,6 +96,19 @@ def test_a_copy_is_a_neighbour_the_image_itself_is_not(computed, tmp_path):
         assert names[0] == other.relative_to(computed.images).as_posix()
         assert asked.relative_to(computed.images).as_posix() not in names
         assert len(names) == 3
+    elsewhere = tmp_path / "elsewhere.png"
+    shutil.copy(path, elsewhere)
+    (found,) = similar.run([str(elsewhere)], computed, k=2)
+    assert {one.path for one in found.neighbours} == {
+        item.relative_to(computed.images).as_posix() for item in (path, copy)
+    }
+
+
+def test_the_image_itself_is_known_from_within_its_folder(computed, monkeypatch):
+    path = computed.images / paths_of(computed)[0]
+    monkeypatch.chdir(path.parent)
+    (found,) = similar.run([path.name], computed, k=40)
+    assert path.relative_to(computed.images).as_posix() not in [one.path for one in found.neighbours]
 
 
 def test_an_unreadable_image_shifts_no_other(computed, tmp_path):
@@ -118,6 +131,7 @@ def test_the_matrix_of_all_similarities(computed, tmp_path, monkeypatch):
     found = np.load(tmp_path / "all.npy")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(found, found.T)
 
 
 def test_what_cannot_be_asked_for(computed, tmp_path, settings):

@@ -138,8 +138,8 @@ def _is_matrix(path: Path) -> bool:
     return bool(found.dtype == np.float32 and found.ndim == 2 and found.shape[0] == found.shape[1])
 
 
-def _chunks(store: Store, names: Sequence[str]) -> Iterator[tuple[int, Features]]:
-    for start in range(0, len(store.table.paths), ROWS):
+def _chunks(store: Store, names: Sequence[str], first: int = 0) -> Iterator[tuple[int, Features]]:
+    for start in range(first, len(store.table.paths), ROWS):
         rows = np.arange(start, min(start + ROWS, len(store.table.paths)))
         yield start, neighbours.unit([store.read_rows(name, rows) for name in names])
 
@@ -199,9 +199,9 @@ def _located(store: Store, name: str, settings: Settings, listener: Listener) ->
 
 def _itself(store: Store, path: str, own: str | None) -> int | None:
     """The row of an image that is asked for; copies under other names are neighbours like any other."""
-    rows = [row for row, digest in enumerate(store.table.sha256) if digest == own]
-    named = [row for row in rows if Path(path).as_posix().endswith(store.table.paths[row])]
-    return next(iter(named or rows), None)
+    whole = Path(path).absolute().as_posix()
+    rows = enumerate(zip(store.table.paths, store.table.sha256, strict=True))
+    return next((row for row, (name, digest) in rows if digest == own and whole.endswith(f"/{name}")), None)
 
 
 def _named(
@@ -222,8 +222,10 @@ def _write_matrix(store: Store, names: Sequence[str], path: Path, listener: List
     with replacing(path) as temporary, listener.track("similar", size, "image") as advance:
         whole = np.lib.format.open_memmap(temporary, "w+", np.float32, (size, size))
         for start, rows in _chunks(store, names):
-            for other, columns in _chunks(store, names):
-                whole[start : start + len(rows), other : other + len(columns)] = np.clip(rows @ columns.T, -1, 1)
+            for other, columns in _chunks(store, names, start):
+                block = np.clip(rows @ columns.T, -1, 1)
+                whole[start : start + len(rows), other : other + len(columns)] = block
+                whole[other : other + len(columns), start : start + len(rows)] = block.T
             advance(len(rows))
         whole.flush()
 
