@@ -79,7 +79,7 @@ def _ending_in_order() -> Iterator[None]:
     done, deciding = threading.Event(), threading.Lock()
 
     def end(number: int, _: object) -> None:
-        if _is_ending(sys.exception()):
+        if done.is_set() or _is_ending(sys.exception()):
             return
         if os.name == "posix":
             threading.Thread(target=_repeat, args=(number, done, deciding), daemon=True).start()
@@ -93,8 +93,9 @@ def _ending_in_order() -> Iterator[None]:
     try:
         yield
     finally:
-        with deciding:
-            done.set()
+        done.set()
+        with deciding:  # a signal that is being repeated finds its handler still there
+            pass
         for number, handler in before.items():
             signal.signal(number, handler)
 
