@@ -8,12 +8,12 @@ import joblib
 from pydantic import TypeAdapter, ValidationError
 
 from stackcls import safemodel
+from stackcls.artifacts import Artifacts
 from stackcls.backbones import Identity
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.files import digest_file, replacing
 from stackcls.model import StackModel
 from stackcls.safemodel import Origin
-from stackcls.settings import Artifacts
 
 FORMAT = 1
 NO_MODELS = (".h5", ".json", ".yaml", ".yml", ".csv", ".md", ".png")

@@ -1,4 +1,4 @@
-"""All settings as frozen, typed data, and the names of the files in `artifacts/`."""
+"""All settings as frozen, typed data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+
+from stackcls.artifacts import Artifacts
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -169,6 +171,12 @@ class CvSettings(Section):
     rare: Literal["error", "drop"] = "error"
 
 
+class ReportSettings(Section):
+    """What the report goes into."""
+
+    depth: Literal["auto", "quick", "full"] = "auto"
+
+
 class WeightSettings(Section):
     """Where pretrained weights come from."""
 
@@ -185,7 +193,7 @@ class Settings(Section):
         Class folders, a manifest or a CUB-200-2011 folder.
     artifacts : Path
         The folder that holds what the stages write.
-    features, stack, cv, weights
+    features, stack, cv, report, weights
         The sections of `pipeline.yaml`.
     """
 
@@ -194,61 +202,10 @@ class Settings(Section):
     features: FeatureSettings = FeatureSettings()
     stack: StackSettings = StackSettings()
     cv: CvSettings = CvSettings()
+    report: ReportSettings = ReportSettings()
     weights: WeightSettings = WeightSettings()
 
     @property
-    def files(self) -> "Artifacts":
+    def files(self) -> Artifacts:
         """Names of the files in the artifacts folder."""
         return Artifacts(self.artifacts)
-
-
-@dataclass(frozen=True)
-class Artifacts:
-    """Names of the files that the stages write, in one folder."""
-
-    folder: Path
-
-    @property
-    def features(self) -> Path:
-        """Feature matrices, labels and hashes of all images."""
-        return self.folder / "features.h5"
-
-    @property
-    def blocks(self) -> Path:
-        """Finished blocks of a run of `features` that has not ended yet."""
-        return self.folder / ".features-blocks"
-
-    @property
-    def model(self) -> Path:
-        """The fitted stack, for `joblib.load`; opening it can run code."""
-        return self.folder / "model.joblib"
-
-    @property
-    def safe_model(self) -> Path:
-        """The same as plain arrays and JSON; opening it executes nothing."""
-        return self.folder / "model.safetensors"
-
-    @property
-    def model_card(self) -> Path:
-        """What is checked before `model.joblib` is loaded."""
-        return self.folder / "model.json"
-
-    @property
-    def report(self) -> Path:
-        """All scores, for programs."""
-        return self.folder / "report.json"
-
-    @property
-    def report_text(self) -> Path:
-        """The scores, for people."""
-        return self.folder / "report.md"
-
-    @property
-    def confusion(self) -> Path:
-        """Picture of the confusion matrix."""
-        return self.folder / "confusion.png"
-
-    @property
-    def predictions(self) -> Path:
-        """Out-of-fold prediction of each image."""
-        return self.folder / "cv_predictions.csv"

@@ -1,5 +1,7 @@
 """Tiny photos, an engine that needs no deep-learning library, and the command line as a function."""
 
+import csv
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from stackcls import cli, config, engines
 from stackcls.backbones import Located
 from stackcls.bases import Basis
 from stackcls.settings import Settings
+from stackcls.stages import features
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -148,3 +151,26 @@ def stackcls(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return int(exit_info.value.code or 0), out, err
 
     return run
+
+
+def write_hard_photos(folder, classes=("ant", "bee", "cow", "dog"), per_class=15):
+    """Photos whose colours overlap, so that the learners err."""
+    rng = np.random.default_rng(0)
+    centres = rng.integers(80, 170, (len(classes), 3))
+    for number, name in enumerate(classes):
+        for index in range(per_class):
+            colour = centres[number] + rng.normal(0, 35, 3)
+            write_photo(folder / name / f"{index:02d}.png", colour, number * 1000 + index)
+    return folder
+
+
+def read_csv(path):
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
+
+
+@pytest.fixture
+def hard(tmp_path, fake_engine):
+    """Settings of a store on which the learners err."""
+    settings = make_settings(write_hard_photos(tmp_path / "photos"), tmp_path / "artifacts")
+    features.run(settings)
+    return settings

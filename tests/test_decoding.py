@@ -187,9 +187,13 @@ def test_what_a_job_raises_is_raised_and_no_thread_is_left():
     def fail(turn):
         raise KeyError("x")
 
+    before = set(threading.enumerate())
     with pytest.raises(KeyError, match="x"):
         in_order([job(1), fail, job(2)])
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    begun = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in begun:
+        thread.join(10)  # it may still be on its way out
+    assert not [thread for thread in begun if thread.is_alive()]
 
 
 def write_slow_jpeg(path):

@@ -11,8 +11,7 @@ from PIL import Image
 
 from stackcls.report.results import Report
 from stackcls.stages import features, fit
-from tests.conftest import make_settings, write_photo, write_photos
-from tests.test_fit import write_hard_photos
+from tests.conftest import make_settings, write_hard_photos, write_photo, write_photos
 
 
 @pytest.fixture(autouse=True)

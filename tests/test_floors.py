@@ -15,6 +15,7 @@ TREES = {
 }
 TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console", "stackcls.exits", "stackcls.options"}
 WORKINGS = [
+    "analyses",
     "assembly",
     "calibration",
     "computation",
@@ -26,10 +27,12 @@ WORKINGS = [
     "losses",
     "model",
     "modelfile",
+    "reporting",
     "safemodel",
     "scoring",
     "soundness",
     "training",
+    "trainingdata",
     "validation",
 ]
 ONLY = {

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from stackcls.errors import SourceError, SourceMissing
 from stackcls.files import write_text
+from stackcls.report.findings import Contribution, Duplicates, ReliabilityBin, Suspects, Unknown
 
 FORMAT = 1
 STACK = "stack"
@@ -89,11 +90,13 @@ class Calibration:
         Natural logarithm, on the same.
     temperature : float
         Of the final model, from all out-of-fold decisions.
+    bins : list of ReliabilityBin
     """
 
     expected_calibration_error: float
     log_loss: float
     temperature: float
+    bins: list[ReliabilityBin] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,32 @@ class ClassScore:
     recall: float
     f1: float
     support: int
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Scores of the final model on images that neither the folds nor the model saw.
+
+    Attributes
+    ----------
+    how : str
+        `split`, or the share of the images.
+    n_images : int
+    scores : mapping of str to Score
+        One fold each.
+    gain : Gain
+        Over the best single backbone of the hold-out.
+    calibration : Calibration
+    left_out : int
+        Images that were not learned from because a copy, or one of their group, is held out.
+    """
+
+    how: str
+    n_images: int
+    scores: Mapping[str, Score]
+    gain: Gain
+    calibration: Calibration
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -136,6 +165,10 @@ class Report:
         What a careful reader should know.
     settings : mapping of str to str
         What else decides the scores.
+    contributions : mapping of str to Contribution
+        By backbone; empty where it was not measured.
+    suspects, duplicates, unknown, holdout
+        None where that was not looked for.
     """
 
     recipe: str
@@ -154,6 +187,11 @@ class Report:
     baselines: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     settings: Mapping[str, str] = field(default_factory=dict)
+    contributions: Mapping[str, Contribution] = field(default_factory=dict)
+    suspects: Suspects | None = None
+    duplicates: Duplicates | None = None
+    unknown: Unknown | None = None
+    holdout: Holdout | None = None
     format: int = FORMAT
 
     @property

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stackcls import safemodel, soundness
+from stackcls.artifacts import Artifacts
 from stackcls.damage import Finding
 from stackcls.errors import SourceMissing
 from stackcls.listener import Listener, Silent
 from stackcls.printable import printable
-from stackcls.settings import Artifacts
 from stackcls.soundness import Checked
 
 STORES, MODELS = (".h5", ".hdf5"), (safemodel.SUFFIX, ".joblib")

@@ -1,0 +1,66 @@
+"""From what cross-validation gave to the report and the table of predictions."""
+
+import numpy as np
+
+from stackcls import scoring
+from stackcls.analyses import Findings
+from stackcls.report import text
+from stackcls.report.results import STACK, Report
+from stackcls.settings import Settings
+from stackcls.training import TrainingSet
+from stackcls.trainingdata import TrainingRows
+from stackcls.validation import Validated
+from stackcls.versions import created_with
+
+
+def report(
+    data: TrainingSet, validated: Validated, findings: Findings, settings: Settings, notes: list[str], seconds: float
+) -> Report:
+    """Score what was predicted of images held out."""
+    predictions = validated.predictions
+    scores = {name: scoring.score(predictions, name) for name in (*data.names, STACK)}
+    baselines = {}
+    if validated.baselines is not None:
+        baselines["linear-svm"] = {name: scoring.score(validated.baselines, name) for name in data.names}
+    return Report(
+        recipe=settings.stack.recipe,
+        folds=settings.cv.folds,
+        seed=settings.cv.seed,
+        n_images=len(data.y),
+        classes=list(data.class_names),
+        scores=scores,
+        gain=scoring.gain(predictions, scores),
+        confusion=scoring.confusion(predictions, len(data.class_names)),
+        per_class=scoring.per_class_scores(predictions, data.class_names),
+        calibration=scoring.calibration(validated.shares, data.y, validated.model.temperature),
+        seconds=seconds,
+        created_with=created_with(),
+        baselines=baselines,
+        contributions=findings.contributions,
+        suspects=findings.suspects,
+        duplicates=findings.duplicates,
+        unknown=findings.unknown,
+        notes=notes,
+        settings={
+            "base.C": str(settings.stack.base.C),
+            "meta.C": str(settings.stack.meta.C),
+            "class_weight": str(settings.stack.class_weight),
+            "splits": "stratified" if data.groups is None else "stratified, grouped",
+        },
+    )
+
+
+def predictions_csv(training: TrainingRows, validated: Validated) -> str:
+    """`cv_predictions.csv`: a row per image of the training set."""
+    data, predictions = training.data, validated.predictions
+    labels = np.array(data.class_names, dtype=object)
+    columns = (
+        [training.table.paths[row] for row in training.rows],
+        labels[data.y],
+        predictions.fold.tolist(),
+        labels[predictions.predicted(STACK)],
+        [f"{value:.6f}" for value in validated.shares.max(axis=1)],
+        *(labels[predictions.predicted(name)] for name in data.names),
+    )
+    header = ["path", "label", "fold", "predicted", "probability", *data.names]
+    return text.comma_separated([header, *zip(*columns, strict=True)])
