@@ -1,11 +1,14 @@
 """Options that several commands have, and what they stand for."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from stackcls.printable import printable
 
 if TYPE_CHECKING:
     from stackcls.settings import FeatureSettings, Settings
@@ -56,3 +59,10 @@ def model_from(
         return path, None
     settings = settings_from(config, overrides, artifacts=artifacts)
     return path or modelfile.choose(settings.files), settings.features
+
+
+def show(text: str) -> None:
+    """Print what programs may read: names as they are, but for what would act on a terminal where there is one."""
+    if sys.stdout.isatty():
+        text = "\n".join(map(printable, text.split("\n")))
+    click.echo(text, nl=False, color=True)  # which keeps names that look like colours

@@ -13,7 +13,8 @@ TREES = {
     )
     for path in (ROOT / "stackcls").rglob("*.py")
 }
-TOP = {"stackcls", "stackcls.__main__", "stackcls.cli", "stackcls.console", "stackcls.exits", "stackcls.options"}
+COMMANDS = {name for name in TREES if name.startswith("stackcls.commands")}
+TOP = {"stackcls", *(f"stackcls.{name}" for name in ("__main__", "cli", "console", "exits", "options")), *COMMANDS}
 WORKINGS = [
     "analyses",
     "assembly",
@@ -38,7 +39,7 @@ WORKINGS = [
 ONLY = {
     "h5py": {"stackcls.store", "stackcls.storeformat", "stackcls.storewriter"},
     "psutil": {"stackcls.processes"},
-    "click": {"stackcls.cli", "stackcls.console", "stackcls.exits", "stackcls.options"},
+    "click": {"stackcls.cli", "stackcls.console", "stackcls.exits", "stackcls.options", *COMMANDS},
     "sklearn": {"stackcls.stack", "stackcls.learners"},
     "sklearn.metrics": set(TREES),
     "sklearn.datasets": {"stackcls.stages.demo"},

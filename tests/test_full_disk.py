@@ -70,7 +70,7 @@ def test_no_file_may_grow_beyond_a_limit(stackcls, settings, fake_engine, tmp_pa
                 # What is said goes to a file too.
                 said = []
                 patched.setattr("stackcls.exits.click.echo", lambda line, said=said, **_: said.append(line))
-                patched.setattr("stackcls.cli.click.echo", lambda line, said=said, **_: said.append(line))
+                patched.setattr("stackcls.commands.learning.click.echo", lambda line, said=said, **_: said.append(line))
                 patched.setattr("stackcls.console.Console.say", lambda *_: None)
                 status = stackcls("features", "-c", file)[0]
         finally:

@@ -1,0 +1,129 @@
+"""Commands that end in a model: from settings and images to features, and from features to a fitted stack."""
+
+from pathlib import Path
+
+import click
+
+from stackcls.exits import DONE, FAILED
+from stackcls.options import settings_from, shared_options, strict_option
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path), default="pipeline.yaml")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(target: Path, force: bool) -> None:
+    """Write a commented pipeline.yaml."""
+    from stackcls.stages import init as stage
+
+    click.echo(f"wrote {stage.run(target, force=force)}")
+
+
+@click.command()
+@shared_options
+@click.option("--images", metavar="PATH", help="Class folders, a manifest or a CUB-200-2011 folder.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be computed.")
+@click.option("--offline", is_flag=True, help="Never fetch weights.")
+@click.option("--replace", is_flag=True, help="Let finished features be replaced or dropped.")
+@click.option("--refit", is_flag=True, help="Fit 8-bit ranges anew on the images as they are now.")
+@strict_option
+def features(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    images: str | None,
+    dry_run: bool,
+    offline: bool,
+    replace: bool,
+    refit: bool,
+    strict: bool,
+) -> int:
+    """Turn images into features: one matrix per backbone in features.h5."""
+    from stackcls.console import Console
+    from stackcls.stages import features as stage
+
+    console = Console()
+    settings = settings_from(config, overrides, artifacts=artifacts, images=images)
+    result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, refit=refit, listener=console)
+    console.list_rejected(dict(result.rejected))
+    if dry_run:
+        click.echo(f"would compute {sum(result.computed.values())} rows, reuse {sum(result.reused.values())}")
+    else:
+        verb = "wrote" if result.written else "nothing new for"
+        click.echo(
+            f"{verb} {result.path}: {result.n_images} images, {result.n_classes} classes, "
+            f"{len(result.computed)} backbones, {result.seconds:.1f} s"
+        )
+    return FAILED if strict and result.rejected else DONE
+
+
+@click.command()
+@shared_options
+@click.option("--cv", "folds", metavar="N", help="Number of folds.")
+@click.option("--seed", metavar="N", help="Seed of the folds.")
+@click.option("--recipe", metavar="NAME", help="in-sample (the article's) or out-of-fold.")
+@click.option("--class-weight", metavar="NAME", help="balanced: rare classes weigh as much as frequent ones.")
+@click.option("--baseline", type=click.Choice(["linear-svm"]), help="Also score this on each backbone's features.")
+def fit(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    folds: str | None,
+    seed: str | None,
+    recipe: str | None,
+    class_weight: str | None,
+    baseline: str | None,
+) -> None:
+    """Fit the stack, and score it beside every single backbone on the same folds."""
+    from stackcls.console import Console
+    from stackcls.report import text
+    from stackcls.stages import fit as stage
+
+    keys = {"cv.folds": folds, "cv.seed": seed, "stack.recipe": recipe, "stack.class_weight": class_weight}
+    options = [f"{key}={value}" for key, value in keys.items() if value is not None]
+    settings = settings_from(config, (*overrides, *options), artifacts=artifacts)
+    result = stage.run(settings, baseline=baseline, listener=Console())
+    click.echo(text.summary(result.report), nl=False)
+    click.echo(f"\nwrote {', '.join(str(path) for path in result.files)}")
+
+
+@click.command()
+def backbones() -> None:
+    """List what can be named in `backbones:`."""
+    from stackcls.stages import catalogue
+
+    click.echo(catalogue.run(), nl=False)
+
+
+@click.command()
+@shared_options
+@click.option("--offline", is_flag=True, help="Only verify; fetch nothing.")
+def weights(config: Path | None, overrides: tuple[str, ...], artifacts: str | None, offline: bool) -> None:
+    """Fetch and verify the weights that the configured backbones need."""
+    from stackcls.console import Console
+    from stackcls.stages import weights as stage
+
+    for row in stage.run(settings_from(config, overrides, artifacts=artifacts), offline=offline, listener=Console()):
+        what = "fetched" if row.fetched else "there"
+        click.echo(f"{row.name}: {what}: {row.path or 'no file needed'} ({row.sha256})")
+
+
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path), default="demo", show_default=True, help="Where to work.")
+def demo(folder: Path) -> None:
+    """Run the whole job offline, on handwritten digits and four small backbones, in about a minute."""
+    from stackcls.console import Console
+    from stackcls.report import text
+    from stackcls.stages import demo as stage
+    from stackcls.stages import features as features_stage
+    from stackcls.stages import fit as fit_stage
+    from stackcls.stages import predict as predict_stage
+
+    console = Console()
+    data = stage.prepare(folder)
+    console.say(f"wrote digits as PNG files to {data.images}")
+    features_stage.run(data.settings, offline=True, replace=True, listener=console)
+    result = fit_stage.run(data.settings, listener=console)
+    click.echo(text.summary(result.report))
+    rows = predict_stage.run([str(data.new_images)], data.settings.files.safe_model, top=3, listener=console)
+    click.echo(predict_stage.as_table(rows))
+    click.echo(f"The model and its report are in {data.settings.artifacts}.\n\n{stage.CLOSING}", nl=False)

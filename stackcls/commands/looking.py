@@ -1,0 +1,69 @@
+"""Commands that look at what is there."""
+
+from pathlib import Path
+
+import click
+
+from stackcls.exits import DONE, FAILED
+from stackcls.options import settings_from, shared_options, show
+
+
+@click.command()
+@click.argument("reports", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT.json ...]")
+@shared_options
+def report(reports: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None) -> None:
+    """Show one report, or several side by side."""
+    from stackcls.stages import compare
+
+    paths = reports or (settings_from(config, overrides, artifacts=artifacts).files.report,)
+    click.echo(compare.run(paths), nl=False)
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE...")
+@shared_options
+@click.option("--backbone", metavar="NAME", help="Compare features of this backbone [the mean over all].")
+@click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Images to find for each.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw them as a contact sheet.")
+@click.option("--matrix", type=click.Path(path_type=Path), metavar="FILE.npy", help="Also write all similarities.")
+def similar(
+    inputs: tuple[str, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    backbone: str | None,
+    k: int,
+    form: str,
+    sheet: Path | None,
+    matrix: Path | None,
+) -> int:
+    """Find the images of features.h5 that are most similar to given ones."""
+    from stackcls.console import Console
+    from stackcls.stages import similar as stage
+
+    settings, console = settings_from(config, overrides, artifacts=artifacts), Console()
+    found = stage.run(inputs, settings, backbone=backbone, k=k, sheet=sheet, matrix=matrix, listener=console)
+    if sheet:
+        console.say(f"wrote {sheet}")
+    if matrix:
+        console.say(f"wrote {matrix}")
+    click.echo(stage.WRITERS[form](found), nl=False, color=True)
+    return FAILED if any(item.error for item in found) else DONE
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[STORE_OR_MODEL ...]")
+@shared_options
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check(
+    paths: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None, form: str
+) -> int:
+    """Verify feature files and models, and say what they are."""
+    from stackcls.console import Console
+    from stackcls.stages import check as stage
+
+    paths = paths or (settings_from(config, overrides, artifacts=artifacts).files.folder,)
+    results = stage.run(paths, listener=Console())
+    show(stage.WRITERS[form](results))
+    return DONE if all(item.sound for item in results) else FAILED
