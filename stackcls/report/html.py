@@ -111,7 +111,7 @@ def _images(number: int) -> str:
 
 
 def _share(value: float, decimals: int = 1) -> str:
-    return f"{100 * value:.{decimals}f} %"
+    return f"{100 * value:.{decimals}f}\N{NO-BREAK SPACE}%"
 
 
 def _points(value: float, sign: bool = True) -> str:
