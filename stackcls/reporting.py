@@ -40,6 +40,7 @@ def report(
         suspects=findings.suspects,
         duplicates=findings.duplicates,
         unknown=findings.unknown,
+        holdout=findings.holdout,
         notes=notes,
         settings={
             "base.C": str(settings.stack.base.C),

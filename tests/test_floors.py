@@ -23,6 +23,7 @@ WORKINGS = [
     "damage",
     "decoding",
     "extraction",
+    "holdouts",
     "listing",
     "loading",
     "losses",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from stackcls.printable import printable
-from stackcls.report.results import STACK, Report, Score
+from stackcls.report.results import STACK, Holdout, Report, Score
 
 LEFT_OUT = "Left out, with so many classes; `cv_predictions.csv` has every prediction."
 MISTAKES = 10
@@ -57,6 +57,8 @@ def summary(report: Report) -> str:
         f"Probabilities: expected calibration error {percent(report.calibration.expected_calibration_error)} %, "
         f"log loss {report.calibration.log_loss:.3f}.",
     ]
+    if report.holdout is not None:
+        lines.append(holdout_sentence(report, report.holdout))
     lines += [printable(f"Note: {note}.") for note in report.notes]
     return "\n".join(lines) + "\n"
 
@@ -77,6 +79,39 @@ def gain_sentence(report: Report) -> str:
     )
 
 
+def holdout_sentence(report: Report, holdout: Holdout) -> str:
+    """What the final model scored on images that nothing had seen, beside the cross-validated score."""
+    which = "by their split" if holdout.how == "split" else f"{float(holdout.how):.3g} of all, by a hash of their paths"
+    best = printable(report.gain.over)
+    return (
+        f"Held out ({which}; neither folds nor final model saw them): {holdout.n_images} images, stack "
+        f"{percent(holdout.scores[STACK].mean)} (cross-validated {percent(report.scores[STACK].mean)}), {best} "
+        f"{percent(holdout.scores[report.gain.over].mean)} ({percent(report.scores[report.gain.over].mean)}); "
+        f"the stack takes {holdout.wrong} for another class."
+    )
+
+
+def _holdout_section(report: Report, holdout: Holdout) -> list[str]:
+    rows = [
+        [name, percent(report.scores[name].mean), percent(score.mean), percent(score.balanced_accuracy)]
+        for name, score in holdout.scores.items()
+    ]
+    parts = [
+        "## Hold-out",
+        holdout_sentence(report, holdout),
+        table(["accuracy in %", "cross-validated", "held out", "held out, balanced"], rows),
+    ]
+    if holdout.mistakes:
+        wrong = [[item.path, item.label, item.predicted, f"{item.probability:.3f}"] for item in holdout.mistakes]
+        parts += [
+            "Taken for another class, the surest first:",
+            table(["image", "given", "predicted", "probability"], wrong),
+        ]
+    if holdout.wrong > len(holdout.mistakes):
+        parts.append(f"{holdout.wrong - len(holdout.mistakes)} more are in `holdout_predictions.csv`.")
+    return parts
+
+
 def document(report: Report) -> str:
     """The whole report in Markdown."""
     scores = report.per_class
@@ -94,6 +129,7 @@ def document(report: Report) -> str:
     parts = [
         "# Single backbones against the stack",
         summary(report).rstrip(),
+        *([] if report.holdout is None else _holdout_section(report, report.holdout)),
         "## Classes, the hardest first",
         per_class,
         "## Most frequent confusions",

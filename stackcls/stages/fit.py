@@ -120,6 +120,8 @@ def _write(
             np.save(file, validated.shares.astype(np.float32))
         for path, content in findings.tables.items():
             write_text(path, content)
+    for path in {files.suspects, files.duplicates, files.holdout} - set(findings.tables):
+        path.unlink(missing_ok=True)  # of an earlier fit
     return (
         files.safe_model,
         files.model,
