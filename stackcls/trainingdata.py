@@ -1,11 +1,11 @@
 """Which rows and matrices of a feature file are learned from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stackcls import backbones
+from stackcls import backbones, costs
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
@@ -28,12 +28,15 @@ class TrainingRows:
         The store's row of each row of `data`.
     notes : list of str
         What was left out, and what else a careful reader should know.
+    seconds_per_image : mapping of str to float or None
+        What each backbone's features cost on this machine; None where that is not known.
     """
 
     data: TrainingSet
     table: ImageTable
     rows: np.ndarray
     notes: list[str]
+    seconds_per_image: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -125,7 +128,10 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     )
     if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
         raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
-    return TrainingRows(data, table, rows, notes)
+    made = [
+        (info.identity.digest, str(info.provenance.get("engine"))) for info in map(store.matrices.get, names) if info
+    ]
+    return TrainingRows(data, table, rows, notes, dict(zip(names, costs.known(made), strict=True)))
 
 
 @dataclass(frozen=True)
