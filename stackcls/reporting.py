@@ -40,7 +40,7 @@ def report(
         suspects=findings.suspects,
         duplicates=findings.duplicates,
         unknown=findings.unknown,
-        notes=notes,
+        notes=[*notes, *findings.notes],
         settings={
             "base.C": str(settings.stack.base.C),
             "meta.C": str(settings.stack.meta.C),

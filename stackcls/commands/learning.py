@@ -63,6 +63,7 @@ def features(
 @click.option("--recipe", metavar="NAME", help="in-sample (the article's) or out-of-fold.")
 @click.option("--class-weight", metavar="NAME", help="balanced: rare classes weigh as much as frequent ones.")
 @click.option("--baseline", type=click.Choice(["linear-svm"]), help="Also score this on each backbone's features.")
+@click.option("--report", "depth", metavar="NAME", help="quick: leave out what takes long; full: do it all.")
 def fit(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -72,6 +73,7 @@ def fit(
     recipe: str | None,
     class_weight: str | None,
     baseline: str | None,
+    depth: str | None,
 ) -> None:
     """Fit the stack, and score it beside every single backbone on the same folds."""
     from stackcls.console import Console
@@ -79,6 +81,7 @@ def fit(
     from stackcls.stages import fit as stage
 
     keys = {"cv.folds": folds, "cv.seed": seed, "stack.recipe": recipe, "stack.class_weight": class_weight}
+    keys["report.depth"] = depth
     options = [f"{key}={value}" for key, value in keys.items() if value is not None]
     settings = settings_from(config, (*overrides, *options), artifacts=artifacts)
     result = stage.run(settings, baseline=baseline, listener=Console())
