@@ -41,7 +41,7 @@ def report(
         duplicates=findings.duplicates,
         unknown=findings.unknown,
         holdout=findings.holdout,
-        notes=notes,
+        notes=[*notes, *findings.notes],
         settings={
             "base.C": str(settings.stack.base.C),
             "meta.C": str(settings.stack.meta.C),

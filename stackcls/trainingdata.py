@@ -1,11 +1,11 @@
 """Which rows and matrices of a feature file are learned from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stackcls import backbones, holdouts
+from stackcls import backbones, costs, holdouts
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
@@ -31,6 +31,8 @@ class TrainingRows:
         What was left out, and what else a careful reader should know.
     held : HeldOut or None
         Rows that are scored once, when all is fitted.
+    seconds_per_image : mapping of str to float or None
+        What each backbone's features cost on this machine; None where that is not known.
     """
 
     data: TrainingSet
@@ -38,6 +40,7 @@ class TrainingRows:
     rows: np.ndarray
     notes: list[str]
     held: HeldOut | None
+    seconds_per_image: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -119,7 +122,10 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
         listener.warn(note)
     if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
         raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
-    return TrainingRows(data, table, rows, notes, held_out)
+    made = [
+        (info.identity.digest, str(info.provenance.get("engine"))) for info in map(store.matrices.get, names) if info
+    ]
+    return TrainingRows(data, table, rows, notes, held_out, dict(zip(names, costs.known(made), strict=True)))
 
 
 def _groups(table: ImageTable, notes: list[str]) -> Ints | None:

@@ -64,6 +64,7 @@ def features(
 @click.option("--class-weight", metavar="NAME", help="balanced: rare classes weigh as much as frequent ones.")
 @click.option("--holdout", metavar="SHARE", help="Score this share once, unseen (0.1), or those that `split` names.")
 @click.option("--baseline", type=click.Choice(["linear-svm"]), help="Also score this on each backbone's features.")
+@click.option("--report", "depth", metavar="NAME", help="quick: leave out what takes long; full: do it all.")
 def fit(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -74,6 +75,7 @@ def fit(
     class_weight: str | None,
     holdout: str | None,
     baseline: str | None,
+    depth: str | None,
 ) -> None:
     """Fit the stack, and score it beside every single backbone on the same folds."""
     from stackcls.console import Console
@@ -84,6 +86,7 @@ def fit(
         "cv.folds": folds,
         "cv.seed": seed,
         "cv.holdout": holdout,
+        "report.depth": depth,
         "stack.recipe": recipe,
         "stack.class_weight": class_weight,
     }

@@ -71,7 +71,8 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         training = trainingdata.load(store, list(chosen), settings, listener)
         matrices = {name: store.matrices[name] for name in chosen}
         digests = store.digest, {name: store.digests[name] for name in chosen}
-        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
+        full = analyses.is_full(training.data, settings)
+        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener, full)
         findings = analyses.find(training, validated, settings, listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
