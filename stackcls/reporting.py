@@ -4,8 +4,10 @@ import numpy as np
 
 from stackcls import scoring
 from stackcls.analyses import Findings
+from stackcls.artifacts import Artifacts
 from stackcls.report import text
 from stackcls.report.results import STACK, Report
+from stackcls.runtables import Tables
 from stackcls.settings import Settings
 from stackcls.training import TrainingSet
 from stackcls.trainingdata import TrainingRows
@@ -65,3 +67,14 @@ def predictions_csv(training: TrainingRows, validated: Validated) -> str:
     )
     header = ["path", "label", "fold", "predicted", "probability", *data.names]
     return text.comma_separated([header, *zip(*columns, strict=True)])
+
+
+def tables(training: TrainingRows, validated: Validated, findings: Findings, files: Artifacts) -> Tables:
+    """The tables that are written beside the report."""
+    return Tables(
+        predictions=predictions_csv(training, validated),
+        probabilities=validated.shares,
+        suspects=findings.tables.get(files.suspects),
+        duplicates=findings.tables.get(files.duplicates),
+        holdout=findings.tables.get(files.holdout),
+    )

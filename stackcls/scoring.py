@@ -126,6 +126,17 @@ def contributions(
     return found
 
 
+def interval(folds: Sequence[float]) -> list[float] | None:
+    """95 % interval of a mean over folds of equal size, as that of a gain."""
+    return _corrected_interval(np.asarray(folds), np.arange(len(folds)))
+
+
+def share_interval(share: float, count: int) -> list[float]:
+    """95 % interval of a share of `count` images (Wilson, Probable inference, JASA 22, 1927)."""
+    found = stats.binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
+    return [float(found.low), float(found.high)]
+
+
 def per_class_scores(predictions: Predictions, class_names: Sequence[str]) -> dict[str, ClassScore]:
     """Precision, recall, F1 and support of each class, for the stack."""
     precision, recall, f1, support = metrics.precision_recall_fscore_support(

@@ -16,6 +16,7 @@ TREES = {
 COMMANDS = {name for name in TREES if name.startswith("stackcls.commands")}
 TOP = {"stackcls", *(f"stackcls.{name}" for name in ("__main__", "cli", "console", "exits", "options")), *COMMANDS}
 WORKINGS = [
+    "album",
     "analyses",
     "assembly",
     "calibration",
@@ -29,10 +30,12 @@ WORKINGS = [
     "losses",
     "model",
     "modelfile",
+    "page",
     "reporting",
     "safemodel",
     "scoring",
     "soundness",
+    "thumbnails",
     "training",
     "trainingdata",
     "validation",
@@ -46,6 +49,7 @@ ONLY = {
     "sklearn.datasets": {"stackcls.stages.demo"},
     "mlxtend": {"stackcls.stack"},
     "mlxtend.evaluate": set(TREES),
+    "jinja2": {"stackcls.report.html"},
     "safetensors": {"stackcls.safemodel"},
     "tensorflow": {"stackcls.engines.graphs", "stackcls.engines.tensorflow"},
     "keras": {"stackcls.engines.graphs", "stackcls.engines.keras_models"},

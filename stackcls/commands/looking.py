@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from stackcls.errors import ConfigError
 from stackcls.exits import DONE, FAILED
 from stackcls.options import settings_from, shared_options, show
 
@@ -11,10 +12,19 @@ from stackcls.options import settings_from, shared_options, show
 @click.command()
 @click.argument("reports", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT.json ...]")
 @shared_options
-def report(reports: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None) -> None:
+@click.option("--html", "page", is_flag=True, help="Write one report's page for a browser, anew.")
+def report(
+    reports: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None, page: bool
+) -> None:
     """Show one report, or several side by side."""
     from stackcls.stages import compare
 
+    if page:
+        if len(reports) > 1:
+            raise ConfigError(f"--html: makes the page of one report, not of {len(reports)}; give one")
+        settings = settings_from(config, overrides, artifacts=artifacts)
+        click.echo(f"wrote {compare.write_page(reports[0] if reports else settings.files.report, settings)}")
+        return
     paths = reports or (settings_from(config, overrides, artifacts=artifacts).files.report,)
     click.echo(compare.run(paths), nl=False)
 

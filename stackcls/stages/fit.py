@@ -1,5 +1,6 @@
 """`stackcls fit`: `features.h5` in, the model and its report out."""
 
+import dataclasses
 import os
 import time
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stackcls import analyses, loading, locks, model, modelfile, reporting, trainingdata, validation
+from stackcls import analyses, loading, locks, model, modelfile, page, reporting, trainingdata, validation
 from stackcls.analyses import Findings
 from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError
@@ -80,6 +81,9 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
     report = reporting.report(training.data, validated, findings, settings, notes, time.perf_counter() - start)
     means = {name: score.mean for name, score in report.scores.items()}
     origin = Origin(report.n_images, means, *digests)
+    tables = reporting.tables(training, validated, findings, settings.files)
+    written = {**findings.tables, settings.files.page: page.make(report, tables, settings, settings.files)}
+    findings = dataclasses.replace(findings, tables=written)
     lock.verify()
     return FitResult(report, _write(settings, training, validated, findings, report, origin, chosen, matrices))
 
