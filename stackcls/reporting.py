@@ -42,7 +42,8 @@ def report(
         suspects=findings.suspects,
         duplicates=findings.duplicates,
         unknown=findings.unknown,
-        notes=notes,
+        holdout=findings.holdout,
+        notes=[*notes, *findings.notes],
         settings={
             "base.C": str(settings.stack.base.C),
             "meta.C": str(settings.stack.meta.C),

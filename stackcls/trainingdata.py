@@ -1,14 +1,15 @@
 """Which rows and matrices of a feature file are learned from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stackcls import backbones
+from stackcls import backbones, costs, holdouts
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
+from stackcls.holdouts import HeldOut, Ints, Mask
 from stackcls.listener import Listener
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
@@ -28,12 +29,18 @@ class TrainingRows:
         The store's row of each row of `data`.
     notes : list of str
         What was left out, and what else a careful reader should know.
+    held : HeldOut or None
+        Rows that are scored once, when all is fitted.
+    seconds_per_image : mapping of str to float or None
+        What each backbone's features cost on this machine; None where that is not known.
     """
 
     data: TrainingSet
     table: ImageTable
     rows: np.ndarray
     notes: list[str]
+    held: HeldOut | None
+    seconds_per_image: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -89,43 +96,106 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
             f"{store.path}: none of the {len(table.paths)} images has a label; `fit` needs class folders, or a "
             "manifest with a `label` column (path,label[,group][,split])"
         )
-    notes = []
-    keep = table.labels >= 0
-    if not keep.all():
-        notes.append(f"{int((~keep).sum())} images without a label were left out")
-    groups = None
-    if (table.groups >= 0).any():
-        alone = len(table.group_names) + np.arange(len(table.groups))
-        groups = np.where(table.groups >= 0, table.groups, alone)
-        notes.append("images of one group were kept in one fold")
-    if settings.cv.rare == "drop":
-        own_groups = None if groups is None else groups[keep]
-        counts = class_counts(table.labels[keep].astype(np.int64), own_groups, len(table.class_names))
-        rare = np.flatnonzero(counts < images_needed(settings))
-        if rare.size:
-            keep &= ~np.isin(table.labels, rare)
-            listed = ", ".join(table.class_names[index] for index in rare)
-            notes.append(f"classes too rare for the folds were left out: {listed}")
-    precisions = {name: store.matrices[name].identity.precision for name in names}
-    if len(set(precisions.values())) > 1:
-        listed = ", ".join(f"{name} {precision}" for name, precision in precisions.items())
-        notes.append(f"features of different precision were stacked: {listed}")
-    for note in notes:
-        listener.warn(note)
+    notes: list[str] = []
+    groups = _groups(table, notes)
+    held, left_out = _hold_out(store, names, settings, groups, notes)
+    keep = _learned_from(table, held | left_out, groups, settings, notes)
+    if not keep.any():
+        raise TrainingError(f"{store.path}: no labelled image is left to learn from ({'; '.join(notes)})")
     rows = np.flatnonzero(keep)
     present, y = np.unique(table.labels[rows], return_inverse=True)
-    widths = tuple(store.matrices[name].width for name in names)
     data = TrainingSet(
         X=_Stored(store, tuple(names), rows),
         names=tuple(names),
-        widths=widths,
+        widths=tuple(store.matrices[name].width for name in names),
         y=y.astype(np.int64),
         class_names=tuple(table.class_names[index] for index in present),
         groups=None if groups is None else groups[rows],
     )
+    held_out = None
+    if settings.cv.holdout is not None:
+        held_out = _held_out(
+            store, data, present.astype(np.int64), held, int((left_out & (table.labels >= 0)).sum()), settings, notes
+        )
+    _note_precisions(store, names, notes)
+    for note in notes:
+        listener.warn(note)
     if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
         raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
-    return TrainingRows(data, table, rows, notes)
+    made = [
+        (info.identity.digest, str(info.provenance.get("engine"))) for info in map(store.matrices.get, names) if info
+    ]
+    return TrainingRows(data, table, rows, notes, held_out, dict(zip(names, costs.known(made), strict=True)))
+
+
+def _groups(table: ImageTable, notes: list[str]) -> Ints | None:
+    """Return the number of each image's group, an image without one being a group of its own; None without groups."""
+    if not (table.groups >= 0).any():
+        return None
+    notes.append("images of one group were kept in one fold")
+    return np.where(table.groups >= 0, table.groups, len(table.group_names) + np.arange(len(table.groups)))
+
+
+def _hold_out(
+    store: Store, names: Sequence[str], settings: Settings, groups: Ints | None, notes: list[str]
+) -> tuple[Mask, Mask]:
+    """Which images are held out, and which are not learned from since a copy, or one of their group, is held out."""
+    table, how = store.table, settings.cv.holdout
+    held, related = np.zeros((2, len(table.paths)), dtype=bool)
+    if how is None:
+        return held, related
+    held = holdouts.choose(table, how)
+    related = holdouts.relatives(table, held, groups)
+    if count := int((related & (table.labels >= 0)).sum()):
+        notes.append(f"{count} images were left out, since a copy of each, or one of its group, is held out")
+    for name in names:
+        basis = store.matrices[name].basis
+        sample = np.isin([digest[:16] for digest in table.sha256], list(basis.sample) if basis else [])
+        if seen := int((sample & held).sum()):
+            raise StoreError(
+                f"{store.path}: {name!r} was made with what was fitted on {seen} of the images that cv.holdout: "
+                f"{how!r} holds out: run `stackcls features --refit` with that setting, or hold out others"
+            )
+    return held, related
+
+
+def _learned_from(table: ImageTable, not_seen: Mask, groups: Ints | None, settings: Settings, notes: list[str]) -> Mask:
+    """Labelled images that are not kept back, without rare classes where the settings say so."""
+    keep: Mask = (table.labels >= 0) & ~not_seen
+    if count := int((table.labels < 0).sum()):
+        notes.append(f"{count} images without a label were left out")
+    if settings.cv.rare == "drop":
+        own_groups = None if groups is None else groups[keep]
+        counts = class_counts(table.labels[keep].astype(np.int64), own_groups, len(table.class_names))
+        rare = np.flatnonzero((counts < images_needed(settings)) & (counts > 0))
+        if rare.size:
+            keep &= ~np.isin(table.labels, rare)
+            listed = ", ".join(table.class_names[index] for index in rare)
+            notes.append(f"classes too rare for the folds were left out: {listed}")
+    return keep
+
+
+def _held_out(
+    store: Store, data: TrainingSet, present: Ints, held: Mask, left_out: int, settings: Settings, notes: list[str]
+) -> HeldOut:
+    """What is held out, of the classes that are learned."""
+    table = store.table
+    known = held & np.isin(table.labels, present)
+    if strange := int((held & (table.labels >= 0) & ~known).sum()):
+        notes.append(f"{strange} held-out images are of classes that are not learned, and were not scored")
+    rows = np.flatnonzero(known)
+    if not rows.size:
+        raise TrainingError(f"cv.holdout: {settings.cv.holdout!r} holds out no image of a class that is learned")
+    y = np.searchsorted(present, table.labels[rows])
+    unseen = replace(data, X=_Stored(store, data.names, rows), y=y, groups=None)
+    return HeldOut(str(settings.cv.holdout), unseen, tuple(table.paths[row] for row in rows), left_out)
+
+
+def _note_precisions(store: Store, names: Sequence[str], notes: list[str]) -> None:
+    precisions = {name: store.matrices[name].identity.precision for name in names}
+    if len(set(precisions.values())) > 1:
+        listed = ", ".join(f"{name} {precision}" for name, precision in precisions.items())
+        notes.append(f"features of different precision were stacked: {listed}")
 
 
 @dataclass(frozen=True)

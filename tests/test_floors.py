@@ -24,6 +24,7 @@ WORKINGS = [
     "damage",
     "decoding",
     "extraction",
+    "holdouts",
     "listing",
     "loading",
     "losses",

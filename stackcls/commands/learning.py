@@ -62,7 +62,9 @@ def features(
 @click.option("--seed", metavar="N", help="Seed of the folds.")
 @click.option("--recipe", metavar="NAME", help="in-sample (the article's) or out-of-fold.")
 @click.option("--class-weight", metavar="NAME", help="balanced: rare classes weigh as much as frequent ones.")
+@click.option("--holdout", metavar="SHARE", help="Score this share once, unseen (0.1), or those that `split` names.")
 @click.option("--baseline", type=click.Choice(["linear-svm"]), help="Also score this on each backbone's features.")
+@click.option("--report", "depth", metavar="NAME", help="quick: leave out what takes long; full: do it all.")
 def fit(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -71,15 +73,24 @@ def fit(
     seed: str | None,
     recipe: str | None,
     class_weight: str | None,
+    holdout: str | None,
     baseline: str | None,
+    depth: str | None,
 ) -> None:
     """Fit the stack, and score it beside every single backbone on the same folds."""
     from stackcls.console import Console
     from stackcls.report import text
     from stackcls.stages import fit as stage
 
-    keys = {"cv.folds": folds, "cv.seed": seed, "stack.recipe": recipe, "stack.class_weight": class_weight}
-    options = [f"{key}={value}" for key, value in keys.items() if value is not None]
+    given = {
+        "cv.folds": folds,
+        "cv.seed": seed,
+        "cv.holdout": holdout,
+        "report.depth": depth,
+        "stack.recipe": recipe,
+        "stack.class_weight": class_weight,
+    }
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = settings_from(config, (*overrides, *options), artifacts=artifacts)
     result = stage.run(settings, baseline=baseline, listener=Console())
     click.echo(text.summary(result.report), nl=False)

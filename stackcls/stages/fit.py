@@ -72,7 +72,8 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         training = trainingdata.load(store, list(chosen), settings, listener)
         matrices = {name: store.matrices[name] for name in chosen}
         digests = store.digest, {name: store.digests[name] for name in chosen}
-        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
+        full = analyses.is_full(training.data, settings)
+        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener, full)
         findings = analyses.find(training, validated, settings, listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
@@ -124,6 +125,8 @@ def _write(
             np.save(file, validated.shares.astype(np.float32))
         for path, content in findings.tables.items():
             write_text(path, content)
+    for path in {files.suspects, files.duplicates, files.holdout} - set(findings.tables):
+        path.unlink(missing_ok=True)  # of an earlier fit
     return (
         files.safe_model,
         files.model,
