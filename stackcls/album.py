@@ -14,7 +14,7 @@ from stackcls.report.content import Copy, Photo, Predicted, Suspect
 from stackcls.settings import Limits
 
 SIDE = 128
-MOST, BYTES = 500, 2_000_000  # of the pictures as text
+MOST, BYTES = 500, 1_800_000  # of the pictures as text
 
 Item = TypeVar("Item", Predicted, Suspect, Copy)
 

@@ -94,20 +94,23 @@ def predictions(tables: Tables, report: Report, name: str) -> Predictions | None
     """
     if tables.predictions is None:
         return None
-    found = _rows(tables.predictions, name, (*COLUMNS, *report.singles))
     places = {label: place for place, label in enumerate(report.classes)}
-    try:
-        given, predicted = (
-            np.array([places[row[column]] for row in found], dtype=np.int64) for column in ("label", "predicted")
-        )
-        fold = np.array([int(row["fold"]) for row in found], dtype=np.int64)
-        probability = np.array([float(row["probability"]) for row in found], dtype=np.float64)
-    except (KeyError, ValueError, OverflowError) as error:
-        raise SourceError(f"{name}: is not of the report's run ({error} in it): {REMEDY}") from None
-    right = {
-        learner: np.array([row[learner] == row["label"] for row in found], dtype=np.bool_) for learner in report.singles
-    }
-    made = Predictions([row["path"] for row in found], given, predicted, fold, probability, right)
+    paths: list[str] = []
+    numbers: list[tuple[int, int, int, float]] = []
+    right: list[list[bool]] = []
+    for row in _rows(tables.predictions, name, (*COLUMNS, *report.singles)):
+        try:
+            numbers.append(
+                (places[row["label"]], places[row["predicted"]], int(row["fold"]), float(row["probability"]))
+            )
+        except (KeyError, ValueError) as error:
+            raise SourceError(f"{name}: is not of the report's run ({error} in it): {REMEDY}") from None
+        paths.append(row["path"])
+        right.append([row[learner] == row["label"] for learner in report.singles])
+    columns = np.array(numbers, dtype=np.float64).reshape(-1, 4).T
+    given, predicted, fold = columns[:3].astype(np.int64)
+    hits = np.array(right, dtype=np.bool_).reshape(-1, len(report.singles))
+    made = Predictions(paths, given, predicted, fold, columns[3], dict(zip(report.singles, hits.T, strict=True)))
     _check(made, tables, report, name)
     return made
 
@@ -117,7 +120,7 @@ def suspects(tables: Tables, report: Report, name: str) -> list[Suspect]:
     if report.suspects is None or tables.suspects is None:
         return []
     columns = ("path", "rank", "label", "probability", "suggested", "suggested_probability")
-    found = _rows(tables.suspects, name, columns)
+    found = list(_rows(tables.suspects, name, columns))
     _agree(name, "suspects", len(found), report.suspects.listed)
     with _numbers(name):
         return [
@@ -151,7 +154,7 @@ def held_out(tables: Tables, report: Report, name: str) -> list[Predicted]:
     if report.holdout is None or tables.holdout is None:
         return []
     learners = [learner for learner in report.holdout.scores if learner != STACK]
-    found = _rows(tables.holdout, name, ("path", "label", "predicted", "probability", *learners))
+    found = list(_rows(tables.holdout, name, ("path", "label", "predicted", "probability", *learners)))
     _agree(name, "images", len(found), report.holdout.n_images)
     with _numbers(name):
         wrong = [
@@ -169,20 +172,26 @@ def held_out(tables: Tables, report: Report, name: str) -> list[Predicted]:
     return sorted(wrong, key=lambda item: -item.probability)
 
 
-def _rows(table: str, name: str, columns: Sequence[str]) -> list[Row]:
+def _rows(table: str, name: str, columns: Sequence[str]) -> Iterator[Row]:
+    """Rows one by one, since a table may have many."""
     reader = csv.DictReader(io.StringIO(table, newline=""))
-    if absent := [column for column in columns if column not in (reader.fieldnames or ())]:
-        raise SourceError(f"{name}: has no column {absent[0]!r}: {REMEDY}")
-    found: list[Row] = list(reader)
-    if any(None in row or None in row.values() for row in found):
-        raise SourceError(f"{name}: has rows of different length: {REMEDY}")
-    return found
+    try:
+        if absent := [column for column in columns if column not in (reader.fieldnames or ())]:
+            raise SourceError(f"{name}: has no column {absent[0]!r}: {REMEDY}")
+        for row in reader:
+            if None in row or None in row.values():
+                raise SourceError(f"{name}:{reader.line_num}: has another number of values than columns: {REMEDY}")
+            yield row
+    except csv.Error as error:
+        raise SourceError(f"{name}:{reader.line_num}: not valid CSV ({error}): {REMEDY}") from None
 
 
 @contextmanager
 def _numbers(name: str) -> Iterator[None]:
     try:
         yield
+    except SourceError:
+        raise
     except ValueError as error:
         raise SourceError(f"{name}: {error}: {REMEDY}") from None
 

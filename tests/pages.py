@@ -81,7 +81,7 @@ def make(folder: Path, n: int = 60, classes=("ant", "bee", "cow", "dog"), with_i
     shares = np.exp(ranking[STACK]) / np.exp(ranking[STACK]).sum(axis=1, keepdims=True)
     paths = [f"{''.join(classes[c].split('/'))}/{number:05d} {classes[c][:9]!r}.png" for number, c in enumerate(given)]
     paths = [path.replace("\x1b", "").replace("\n", " ") if number % 2 else path for number, path in enumerate(paths)]
-    (folder / "images").mkdir()
+    (folder / "images").mkdir(parents=True)
     for path, c in zip(paths, given, strict=True) if with_images else ():
         place = folder / "images" / path
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -81,6 +81,7 @@ def _environment() -> "Environment":
     )
     environment.filters |= {
         "name": _name,
+        "whole": _whole,
         "plain": printable,
         "count": "{:,}".format,
         "images": _images,
@@ -99,11 +100,17 @@ def _as_is(content: str) -> "Markup":
     return Markup(content)  # noqa: S704
 
 
-def _name(given: str) -> "Markup":
-    """A name, kept apart from the direction of the text around it, that may break after what parts its words."""
-    from markupsafe import Markup, escape
+def _whole(given: str) -> "Markup":
+    """A name, kept apart from the direction of the text around it."""
+    from markupsafe import Markup
 
-    return Markup("<bdi>{}</bdi>").format(_as_is(re.sub("([_/])", r"\1<wbr>", str(escape(printable(given))))))
+    return Markup("<bdi>{}</bdi>").format(printable(given))
+
+
+def _name(given: str) -> "Markup":
+    """The same, and it may break after what parts its words."""
+    whole = str(_whole(given))  # plain, since what joins parts of markup would escape the breaks
+    return _as_is(re.sub("([_/])(?!bdi>)", r"\1<wbr>", whole))
 
 
 def _images(number: int) -> str:
