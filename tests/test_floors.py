@@ -33,6 +33,7 @@ WORKINGS = [
     "safemodel",
     "scoring",
     "soundness",
+    "thumbnails",
     "training",
     "trainingdata",
     "validation",
