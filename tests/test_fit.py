@@ -29,6 +29,7 @@ def test_all_artifacts_are_there_and_nothing_else(hard):
     names = {
         *("features.h5", "model.safetensors", "model.joblib", "model.json"),
         *("report.json", "report.md", "confusion.png", "cv_predictions.csv", "cv_probabilities.npy"),
+        "duplicates.csv",
     }
     assert {path.name for path in hard.artifacts.iterdir()} == names
     assert {path.name for path in result.files} == names - {"features.h5"}
