@@ -1,12 +1,12 @@
 """What is looked for beside the scores, from the stored features and the out-of-fold predictions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from stackcls import holdouts, scoring, validation
+from stackcls import grouping, holdouts, scoring, validation
 from stackcls.inspect import neighbours, suspects
 from stackcls.listener import Listener
 from stackcls.report import text
@@ -54,7 +54,7 @@ def is_full(data: TrainingSet, settings: Settings) -> bool:
     return settings.report.depth == "full"
 
 
-def find(training: TrainingRows, validated: Validated, settings: Settings, listener: Listener) -> Findings:  # noqa: ARG001
+def find(training: TrainingRows, validated: Validated, settings: Settings, listener: Listener) -> Findings:
     """Look for all that the settings ask for."""
     full = is_full(training.data, settings)
     tables: dict[Path, str] = {}
@@ -62,9 +62,11 @@ def find(training: TrainingRows, validated: Validated, settings: Settings, liste
     held_out = None
     if training.held is not None:
         held_out, tables[settings.files.holdout] = holdouts.score(training.held, validated.model)
+    copies, tables[settings.files.duplicates] = _duplicates(training, validated, settings, listener)
     return Findings(
         contributions=scoring.contributions(validated.predictions, validated.without, training.seconds_per_image),
         suspects=found,
+        duplicates=copies,
         holdout=held_out,
         tables=tables,
         notes=() if full else (LEFT_OUT,),
@@ -91,3 +93,17 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
     ]
     table = text.comma_separated([SUSPECT_COLUMNS, *lines])
     return Suspects(ranked.flagged, len(ranked.rows), method), table
+
+
+def _duplicates(
+    training: TrainingRows, validated: Validated, settings: Settings, listener: Listener
+) -> tuple[Duplicates, str]:
+    """Count and list duplicates; where each group was kept in one fold, also score folds that do not know them."""
+    data, fold, ungrouped = training.data, validated.predictions.fold, None
+    if settings.cv.groups == "duplicates":
+        predictions = validation.predict_folds(replace(data, groups=training.given_groups), settings, listener)
+        ungrouped = {name: scoring.score(predictions, name).mean for name in predictions.ranking}
+        fold = predictions.fold
+    paths = [training.table.paths[row] for row in training.rows]
+    listed = grouping.listed(training.duplicates, paths, [data.class_names[label] for label in data.y])
+    return grouping.summary(training.duplicates, data.y, fold, ungrouped), grouping.to_csv(listed)

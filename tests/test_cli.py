@@ -15,7 +15,8 @@ from stackcls.stages import features as features_stage
 from tests.conftest import FAKE_BACKBONES, write_photos
 
 HEAVY = ("tensorflow", "keras", "sklearn", "mlxtend", "numpy", "scipy", "h5py", "joblib", "PIL", "matplotlib")
-VERBS = ("init", "features", "fit", "predict", "evaluate", "report", "similar", "check", "backbones", "weights", "demo")
+LEARNING = ("init", "features", "fit", "predict", "evaluate", "backbones", "weights", "demo")
+VERBS = (*LEARNING, "report", "similar", "duplicates", "check")
 
 
 @pytest.fixture
@@ -295,6 +296,5 @@ def test_backbones_lists_what_can_be_named(stackcls):
 def test_weights_says_where_they_are(folder, stackcls):
     status, out, _ = stackcls("weights")
     assert status == 0
-    assert out.splitlines() == [
-        f"{name}: there: no file needed (random, seed {seed})" for name, seed in (("one", 1), ("two", 2))
-    ]
+    said = "{}: there: no file needed (random, seed {})"
+    assert out.splitlines() == [said.format("one", 1), said.format("two", 2)]

@@ -63,6 +63,25 @@ def similar(
 
 
 @click.command()
+@shared_options
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw them as a contact sheet.")
+def duplicates(
+    config: Path | None, overrides: tuple[str, ...], artifacts: str | None, form: str, sheet: Path | None
+) -> None:
+    """Find images of features.h5 that are the same, or nearly."""
+    from stackcls.console import Console
+    from stackcls.stages import duplicates as stage
+
+    settings, console = settings_from(config, overrides, artifacts=artifacts), Console()
+    groups = stage.run(settings, sheet=sheet, listener=console)
+    console.say(f"{len(groups)} groups of duplicates, {sum(map(len, groups))} images")
+    if sheet:
+        console.say(f"wrote {sheet}")
+    show(stage.WRITERS[form](groups))
+
+
+@click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[STORE_OR_MODEL ...]")
 @shared_options
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)

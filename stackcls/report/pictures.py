@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from stackcls.errors import ConfigError
 from stackcls.files import replacing
 from stackcls.report.results import Report
 
@@ -103,6 +104,14 @@ def is_sheet(path: Path) -> bool:
             return image.info.get("Title") == SHEET
     except (OSError, ValueError, SyntaxError):
         return False
+
+
+def check_sheet(option: str, path: Path) -> None:
+    """Refuse a file that is there and is no contact sheet: it may be a photo."""
+    if path.suffix != ".png":
+        raise ConfigError(f"{option}: {path} is no .png file; give a name that ends so")
+    if path.exists() and not is_sheet(path):
+        raise ConfigError(f"{option}: {path} is there, and not written by this command; give another name")
 
 
 def _save(figure: "Figure", path: Path, **said: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from stackcls.printable import printable
-from stackcls.report.findings import Suspects
+from stackcls.report.findings import Duplicates, Suspects
 from stackcls.report.results import STACK, Holdout, Report, Score
 
 LEFT_OUT = "Left out, with so many classes; `cv_predictions.csv` has every prediction."
@@ -63,6 +63,8 @@ def summary(report: Report) -> str:
         lines.append(holdout_sentence(report, report.holdout))
     if report.suspects and report.suspects.flagged:
         lines.append(_suspects_sentence(report.suspects))
+    if report.duplicates is not None and report.duplicates.groups:
+        lines.append(duplicates_sentence(report, report.duplicates))
     lines += [printable(f"Note: {note}.") for note in report.notes]
     return "\n".join(lines) + "\n"
 
@@ -80,6 +82,28 @@ def gain_sentence(report: Report) -> str:
         f"The stack against the best single backbone, {best}: {100 * gain.mean:+.2f} points{interval}. "
         f"It alone is right on {test.stack_only} images, {best} alone on {test.single_only} "
         f"(McNemar's test: p = {test.p_value:.3g})."
+    )
+
+
+def duplicates_sentence(report: Report, found: Duplicates) -> str:
+    """How many pairs there are, where they lie, and what that does to the scores, or would have done."""
+    pairs = found.exact_pairs + found.near_pairs
+    said = (
+        f"Duplicates: {pairs} {'pair' if pairs == 1 else 'pairs'} ({found.exact_pairs} exact, {found.near_pairs} near)"
+    )
+    if found.conflicting:
+        said += f", {found.conflicting} with two different labels"
+    said += "; duplicates.csv lists them. "
+    if found.grouped:
+        return said + (
+            f"Each group was kept in one fold: without that, {found.straddling} would lie in two folds, and the stack "
+            f"would score {percent(found.ungrouped[STACK])} instead of {percent(report.scores[STACK].mean)}."
+        )
+    if not found.straddling:
+        return said + "None lies in two folds."
+    return said + (
+        f"{found.straddling} of them {'lies' if found.straddling == 1 else 'lie'} in two folds, so that images are "
+        "scored by models that saw their copies: `--set cv.groups=duplicates` keeps each group in one fold."
     )
 
 
