@@ -32,6 +32,7 @@ WORKINGS = [
     "safemodel",
     "scoring",
     "soundness",
+    "thumbnails",
     "training",
     "trainingdata",
     "validation",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import extraction, images, loading, sources
+from stackcls import extraction, images, loading, sources, thumbnails
 from stackcls.backbones import Backbone, Located
 from stackcls.errors import ConfigError, IdentityMismatch, UnreadableImage
 from stackcls.extraction import ImageInput
@@ -232,26 +232,15 @@ def _write_matrix(store: Store, names: Sequence[str], path: Path, listener: List
 
 def _save_sheet(found: Sequence[Found], settings: Settings, path: Path) -> None:
     root = sources.scan(settings.images).root
+    shown = [item for item in found if item.error is None]
+    files = [file for item in shown for file in (Path(item.path), *(root / one.path for one in item.neighbours))]
+    drawn = iter(thumbnails.pixels(files, settings.features.limits, THUMBNAIL))
     rows = []
-    for item in found:
-        if item.error is None:
-            cells = [Cell(_thumbnail(Path(item.path), settings), Path(item.path).name, "asked for")]
-            for one in item.neighbours:
-                cells.append(
-                    Cell(_thumbnail(root / one.path, settings), one.label or one.path, f"{one.similarity:.3f}")
-                )
-            rows.append(cells)
+    for item in shown:
+        cells = [Cell(next(drawn), Path(item.path).name, "asked for")]
+        cells += [Cell(next(drawn), one.label or one.path, f"{one.similarity:.3f}") for one in item.neighbours]
+        rows.append(cells)
     pictures.save_sheet(rows, path)
-
-
-def _thumbnail(file: Path, settings: Settings) -> NDArray[np.uint8] | None:
-    limits = settings.features.limits
-    try:
-        image = images.decode(images.read_bytes(file, file.name, limits), file.name, limits)
-    except UnreadableImage:
-        return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.asarray(image)
 
 
 def to_table(found: Sequence[Found]) -> str:
