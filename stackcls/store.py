@@ -84,10 +84,10 @@ class Store:
         """Read some rows of a matrix, which ascend, shape (rows, width); never holds them twice."""
         dataset = self._file["features"][name]
         found: Features = buffers.zeros((len(rows), dataset.shape[1]))
-        for start in range(0, len(dataset), ROWS):
-            low, high = np.searchsorted(rows, (start, start + ROWS))
-            if low < high:
-                found[low:high] = dataset[start : start + ROWS][rows[low:high] - start]
+        for start in np.unique(rows // ROWS).tolist():
+            first = start * ROWS
+            low, high = np.searchsorted(rows, (first, first + ROWS))
+            found[low:high] = dataset[first : first + ROWS][rows[low:high] - first]
         return found
 
     def chunks(self, name: str) -> Iterator[tuple[int, Features]]:

@@ -23,6 +23,8 @@ def report(reports: tuple[Path, ...], config: Path | None, overrides: tuple[str,
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE...")
 @shared_options
 @click.option("--backbone", metavar="NAME", help="Compare features of this backbone [the mean over all].")
+@click.option("--stack", is_flag=True, help="Compare what the stack thinks they are instead; it knows the classes.")
+@click.option("--exact", is_flag=True, help="Compare with all images; beyond 100,000 an index answers otherwise.")
 @click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Images to find for each.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw them as a contact sheet.")
@@ -33,6 +35,8 @@ def similar(
     overrides: tuple[str, ...],
     artifacts: str | None,
     backbone: str | None,
+    stack: bool,
+    exact: bool,
     k: int,
     form: str,
     sheet: Path | None,
@@ -43,7 +47,17 @@ def similar(
     from stackcls.stages import similar as stage
 
     settings, console = settings_from(config, overrides, artifacts=artifacts), Console()
-    found = stage.run(inputs, settings, backbone=backbone, k=k, sheet=sheet, matrix=matrix, listener=console)
+    found = stage.run(
+        inputs,
+        settings,
+        backbone=backbone,
+        stack=stack,
+        exact=exact,
+        k=k,
+        sheet=sheet,
+        matrix=matrix,
+        listener=console,
+    )
     if sheet:
         console.say(f"wrote {sheet}")
     if matrix:
