@@ -87,7 +87,8 @@ class Store:
         for start in np.unique(rows // ROWS).tolist():
             first = start * ROWS
             low, high = np.searchsorted(rows, (first, first + ROWS))
-            found[low:high] = dataset[first : first + ROWS][rows[low:high] - first]
+            wanted = rows[low:high]
+            found[low:high] = dataset[wanted[0] : wanted[-1] + 1][wanted - wanted[0]]
         return found
 
     def chunks(self, name: str) -> Iterator[tuple[int, Features]]:

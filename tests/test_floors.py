@@ -42,6 +42,8 @@ WORKINGS = [
 ]
 ONLY = {
     "faiss": {"stackcls.inspect.index"},
+    "bokeh": {"stackcls.report.mappage"},
+    "openTSNE": {"stackcls.inspect.embedding"},
     "h5py": {"stackcls.store", "stackcls.storeformat", "stackcls.storewriter"},
     "psutil": {"stackcls.processes"},
     "click": {"stackcls.cli", "stackcls.console", "stackcls.exits", "stackcls.options", *COMMANDS},

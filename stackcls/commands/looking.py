@@ -66,6 +66,30 @@ def similar(
     return FAILED if any(item.error for item in found) else DONE
 
 
+@click.command("map")
+@shared_options
+@click.option("--backbone", metavar="NAME", help="Lay out by features of this backbone [all together].")
+@click.option("--stack", is_flag=True, help="Lay out by what the stack thinks they are instead.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Where to write [the artifacts' folder]."
+)
+def draw_map(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    backbone: str | None,
+    stack: bool,
+    output: Path | None,
+) -> None:
+    """Draw all images of features.h5 in a plane, similar ones together: PNG, SVG, table, and a page to explore."""
+    from stackcls.console import Console
+    from stackcls.stages import map as stage
+
+    settings = settings_from(config, overrides, artifacts=artifacts)
+    result = stage.run(settings, backbone=backbone, stack=stack, output=output, listener=Console())
+    click.echo(f"wrote {', '.join(str(path) for path in result.files)}: {result.n_images} images")
+
+
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[STORE_OR_MODEL ...]")
 @shared_options
