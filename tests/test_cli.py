@@ -77,30 +77,12 @@ def test_the_version(stackcls):
 
 
 def test_the_public_names_are_these():
-    assert package.__all__ == [
-        *(
-            "ArtifactsInUse",
-            "ConfigError",
-            "EngineError",
-            "IdentityMismatch",
-            "ModelError",
-            "ModelMissing",
-            "Settings",
-            "SourceError",
-            "SourceMissing",
-        ),
-        *(
-            "StackModel",
-            "StackclsError",
-            "StackedClassifier",
-            "Store",
-            "StoreDamaged",
-            "StoreError",
-            "StoreMissing",
-        ),
-        *("TrainingError", "UnreadableImage", "WeightsError", "WriteError", "__version__", "extract", "fit", "load"),
-        "read_settings",
-    ]
+    errors = "ArtifactsInUse ConfigError EngineError IdentityMismatch ModelError ModelMissing"
+    more = "SourceError SourceMissing StackModel StackclsError StackedClassifier Store StoreDamaged StoreError"
+    last = (
+        "StoreMissing TrainingError UnreadableImage WeightsError WriteError __version__ extract fit load read_settings"
+    )
+    assert package.__all__ == f"{errors} Neighbours Settings {more} {last}".split()
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="module 'stackcls' has no attribute 'fitt'"):
         package.fitt  # noqa: B018
