@@ -165,6 +165,7 @@ def held_out(tables: Tables, report: Report, name: str) -> list[Predicted]:
             for row in found
             if row["label"] != row["predicted"]
         ]
+    _agree(name, "mistakes", len(wrong), report.holdout.wrong)
     return sorted(wrong, key=lambda item: -item.probability)
 
 

@@ -111,7 +111,7 @@ def make(folder: Path, n: int = 60, classes=("ant", "bee", "cow", "dog"), with_i
         unknown=Unknown(
             [Trade(p, 1 - p**2, 0.9 + 0.1 * p, p) for p in (0.0, 0.25, 0.5, 0.75, 0.95)], 0.97, 0.93, [classes[:2]], "m"
         ),
-        holdout=_holdout(scores, n),
+        holdout=_holdout(scores, n, int((~found.correct(STACK)).sum())),
     )
     predicted = {name: ranking[name].argmax(axis=1) for name in ranking}
     label = [classes[c] for c in given]
@@ -147,10 +147,10 @@ def _bins():
     ]
 
 
-def _holdout(scores, n):
+def _holdout(scores, n, wrong):
     alone = {name: replace(score, folds=[score.mean], std=0.0) for name, score in scores.items()}
     gain = Gain("one", 0.01, [0.01], None, "none: one fold", McNemar(3, 2, 0.5))
-    return Holdout("split", n, alone, gain, Calibration(0.02, 0.3, 1.1), 3)
+    return Holdout("split", n, alone, gain, Calibration(0.02, 0.3, 1.1), 3, wrong, [])
 
 
 class Parsed(HTMLParser):

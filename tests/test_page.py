@@ -119,7 +119,10 @@ def test_numbers_are_the_report_s(made, text):
     assert "0.970 (the largest probability alone: 0.930)" in words
     assert "2 of 60 labels are probably wrong (confident learning). 4 images" in words
     assert "4 images are the same as another one, or nearly, in 2 groups: 1 exact pair, 2 near" in words
-    assert "60 images were seen neither by the folds nor by the final model (split). 3 images were not" in words
+    assert (
+        "60 images were seen neither by the folds nor by the final model: those of which their split says so" in words
+    )
+    assert "3 images were not learned from because a copy, or one of the same group, is held out" in words
 
 
 def test_a_mistake_is_shown_with_the_probabilities_of_both_classes_and_of_the_next(made, text):
