@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stackcls import validation
 from stackcls.listener import Listener
 from stackcls.report.findings import Contribution, Duplicates, Suspects, Unknown
 from stackcls.settings import Settings
+from stackcls.training import TrainingSet
 from stackcls.trainingdata import TrainingRows
 from stackcls.validation import Validated
 
@@ -28,6 +30,11 @@ class Findings:
     duplicates: Duplicates | None = None
     unknown: Unknown | None = None
     tables: Mapping[Path, str] = field(default_factory=dict)
+
+
+def is_full(data: TrainingSet, settings: Settings) -> bool:
+    """Whether to do what takes further fits: as `report.depth` says; `auto` leaves it out where fits take long."""
+    return settings.report.depth == "full" or (settings.report.depth == "auto" and not validation.is_large(data))
 
 
 def find(training: TrainingRows, validated: Validated, settings: Settings, listener: Listener) -> Findings:  # noqa: ARG001

@@ -128,7 +128,7 @@ def _fit_bases(
 ) -> Iterator[BaseResult]:
     """Fit the base learners of part after part; of large matrices one is in memory at a time."""
     tasks = [(number, *part) for part in parts for number in range(len(data.names))]
-    if _is_large(data):
+    if is_large(data):
         means = [_Mean() for _ in data.names]
         jobs = (delayed(means[task[0]].fit)(unfitted, data, *task) for task in tasks)
         results = in_parallel(jobs, 1, cpu_count())
@@ -166,7 +166,8 @@ class _Mean:
         return result
 
 
-def _is_large(data: TrainingSet) -> bool:
+def is_large(data: TrainingSet) -> bool:
+    """Whether fits take so long, or so much memory, that none should be done in vain."""
     numbers = len(data.y) * max(data.widths)
     return numbers * len(data.class_names) >= LARGE or numbers >= MANY
 
