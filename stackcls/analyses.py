@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stackcls import validation
+from stackcls import unknowns, validation
+from stackcls.familiarity import Familiarity
 from stackcls.listener import Listener
 from stackcls.report.findings import Contribution, Duplicates, Suspects, Unknown
 from stackcls.settings import Settings
@@ -21,6 +22,8 @@ class Findings:
     ----------
     contributions, suspects, duplicates, unknown
         As in `Report`.
+    familiarity : Familiarity or None
+        What the model takes from this, to tell images of no known class.
     tables : mapping of Path to str
         Text files to write, rows of images.
     """
@@ -29,6 +32,7 @@ class Findings:
     suspects: Suspects | None = None
     duplicates: Duplicates | None = None
     unknown: Unknown | None = None
+    familiarity: Familiarity | None = None
     tables: Mapping[Path, str] = field(default_factory=dict)
 
 
@@ -37,6 +41,8 @@ def is_full(data: TrainingSet, settings: Settings) -> bool:
     return settings.report.depth == "full" or (settings.report.depth == "auto" and not validation.is_large(data))
 
 
-def find(training: TrainingRows, validated: Validated, settings: Settings, listener: Listener) -> Findings:  # noqa: ARG001
+def find(training: TrainingRows, validated: Validated, settings: Settings, listener: Listener) -> Findings:
     """Look for all that the settings ask for."""
-    return Findings()
+    full = is_full(training.data, settings)
+    unknown, familiarity = unknowns.look(training.data, validated, settings, full, listener)
+    return Findings(unknown=unknown, familiarity=familiarity)

@@ -34,6 +34,7 @@ WORKINGS = [
     "soundness",
     "training",
     "trainingdata",
+    "unknowns",
     "validation",
 ]
 ONLY = {

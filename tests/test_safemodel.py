@@ -95,7 +95,9 @@ def test_any_reader_of_safetensors_opens_it(one_model):
     arrays = arrays_of.load(one_model)
     assert sorted(arrays) == [
         *("base.0.coef", "base.0.intercept", "base.1.coef", "base.1.intercept"),
-        *("meta.coef", "meta.intercept", "trained_on"),
+        *("meta.coef", "meta.intercept"),
+        *(f"space.{number}.{part}" for number in range(2) for part in ("axes", "centre", "means", "spread")),
+        *("space.counts", "trained_on"),
     ]
     assert list(header(one_model)["__metadata__"]) == ["stackcls"]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from stackcls.printable import printable
+from stackcls.report.findings import Unknown
 from stackcls.report.results import STACK, Report, Score
 
 LEFT_OUT = "Left out, with so many classes; `cv_predictions.csv` has every prediction."
@@ -57,6 +58,8 @@ def summary(report: Report) -> str:
         f"Probabilities: expected calibration error {percent(report.calibration.expected_calibration_error)} %, "
         f"log loss {report.calibration.log_loss:.3f}.",
     ]
+    if report.unknown is not None:
+        lines.append(unknown_sentence(report.unknown))
     lines += [printable(f"Note: {note}.") for note in report.notes]
     return "\n".join(lines) + "\n"
 
@@ -75,6 +78,33 @@ def gain_sentence(report: Report) -> str:
         f"It alone is right on {test.stack_only} images, {best} alone on {test.single_only} "
         f"(McNemar's test: p = {test.p_value:.3g})."
     )
+
+
+def unknown_sentence(unknown: Unknown) -> str:
+    """What `predict --reject 0.5` does."""
+    trade = min(unknown.trades, key=lambda trade: abs(trade.reject - 0.5))
+    text = f"With predict --reject {trade.reject:g}, {percent(trade.coverage)} % of the images get a label"
+    if trade.accuracy is not None:
+        text += f", {percent(trade.accuracy)} % of those the right one"
+    if trade.unknown_rejected is None:
+        return f"{text}; what becomes of images of classes never seen was not measured."
+    areas = (
+        f"area under the ROC curve {unknown.auroc:.3f}, of the largest probability alone {unknown.auroc_confidence:.3f}"
+    )
+    return f"{text}; {percent(trade.unknown_rejected)} % of images of classes left out get none ({areas})."
+
+
+def _unknown(unknown: Unknown) -> list[str]:
+    rows = [
+        [f"{t.reject:g}", percent(t.coverage), percent(t.accuracy), percent(t.unknown_rejected)] for t in unknown.trades
+    ]
+    left_out = [f"Classes left out together: {printable('; '.join(map(', '.join, unknown.left_out)))}."]
+    return [
+        "## Images of no known class: `predict --reject P`",
+        f"P is the {unknown.method}.",
+        table(["P", "labelled, in %", "of those right, in %", "of classes left out rejected, in %"], rows),
+        *(left_out if unknown.left_out else []),
+    ]
 
 
 def document(report: Report) -> str:
@@ -101,6 +131,7 @@ def document(report: Report) -> str:
         if confusions
         else ("None." if report.confusion else LEFT_OUT),
         "![Confusion matrix](confusion.png)",
+        *([] if report.unknown is None else _unknown(report.unknown)),
         "## How this was made",
         table(["what", "value"], made),
     ]
