@@ -93,11 +93,9 @@ def test_the_same_fit_gives_the_same_bytes(fitted, one_model):
 
 def test_any_reader_of_safetensors_opens_it(one_model):
     arrays = arrays_of.load(one_model)
-    assert sorted(arrays) == [
+    assert sorted(name for name in arrays if not name.startswith("space.")) == [
         *("base.0.coef", "base.0.intercept", "base.1.coef", "base.1.intercept"),
-        *("meta.coef", "meta.intercept"),
-        *(f"space.{number}.{part}" for number in range(2) for part in ("axes", "centre", "means", "spread")),
-        *("space.counts", "trained_on"),
+        *("meta.coef", "meta.intercept", "trained_on"),
     ]
     assert list(header(one_model)["__metadata__"]) == ["stackcls"]
 
