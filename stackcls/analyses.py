@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stackcls import grouping, holdouts, scoring, validation
+from stackcls import grouping, holdouts, scoring, unknowns, validation
+from stackcls.familiarity import Familiarity
 from stackcls.inspect import neighbours, suspects
 from stackcls.listener import Listener
-from stackcls.report import text
+from stackcls.report import tables
 from stackcls.report.findings import Contribution, Duplicates, Suspects, Unknown
 from stackcls.report.results import Holdout
 from stackcls.settings import Settings
@@ -32,6 +33,8 @@ class Findings:
     ----------
     contributions, suspects, duplicates, unknown, holdout
         As in `Report`.
+    familiarity : Familiarity or None
+        What the model takes from this, to tell images of no known class.
     tables : mapping of Path to str
         Text files to write, rows of images.
     notes : sequence of str
@@ -43,6 +46,7 @@ class Findings:
     duplicates: Duplicates | None = None
     unknown: Unknown | None = None
     holdout: Holdout | None = None
+    familiarity: Familiarity | None = None
     tables: Mapping[Path, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -63,10 +67,13 @@ def find(training: TrainingRows, validated: Validated, settings: Settings, liste
     if training.held is not None:
         held_out, tables[settings.files.holdout] = holdouts.score(training.held, validated.model)
     copies, tables[settings.files.duplicates] = _duplicates(training, validated, settings, listener)
+    unknown, familiarity = unknowns.look(training.data, validated, settings, full, listener)
     return Findings(
         contributions=scoring.contributions(validated.predictions, validated.without, training.seconds_per_image),
         suspects=found,
         duplicates=copies,
+        unknown=unknown,
+        familiarity=familiarity,
         holdout=held_out,
         tables=tables,
         notes=() if full else (LEFT_OUT,),
@@ -91,7 +98,7 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
         (place, paths[training.rows[row]], names[data.y[row]], f"{own:.6f}", names[other], f"{share:.6f}")
         for place, (row, own, other, share) in enumerate(rows, 1)
     ]
-    table = text.comma_separated([SUSPECT_COLUMNS, *lines])
+    table = tables.comma_separated([SUSPECT_COLUMNS, *lines])
     return Suspects(ranked.flagged, len(ranked.rows), method), table
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from stackcls.inspect import duplicates, neighbours
 from stackcls.inspect.duplicates import Found, Ints
 from stackcls.inspect.neighbours import Features
-from stackcls.report import text
+from stackcls.report import tables
 from stackcls.report.findings import Duplicates
 from stackcls.settings import Settings
 from stackcls.store import Store
@@ -141,4 +141,4 @@ def to_csv(groups: Sequence[Sequence[Duplicate]]) -> str:
         for number, group in enumerate(groups, 1)
         for one in group
     ]
-    return text.comma_separated([COLUMNS, *rows])
+    return tables.comma_separated([COLUMNS, *rows])

@@ -220,6 +220,15 @@ def _fit_base(
     return base, shares, base.predict_proba(data.block(number, test))
 
 
+def decide_held_out(data: TrainingSet, part: Part, settings: Settings, advance: Advance) -> Floats:
+    """Decisions of a stack that is fitted on one part's rows about those held out, shape (held out, classes)."""
+    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    found = _Found(data, np.zeros(len(data.y), dtype=np.int64))
+    _fit_part(unfitted, data, part, _fit_bases(unfitted, data, [part], advance), found)
+    decisions: Floats = found.predictions.ranking[STACK][part[1]]
+    return decisions
+
+
 def _fold_of(folds: Sequence[tuple[Ints, Ints]]) -> Ints:
     fold_of = np.empty(sum(len(test) for _, test in folds), dtype=np.int64)
     for number, (_, test) in enumerate(folds):

@@ -42,6 +42,7 @@ WORKINGS = [
     "thumbnails",
     "training",
     "trainingdata",
+    "unknowns",
     "validation",
 ]
 ONLY = {

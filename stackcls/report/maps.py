@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls.report import text
+from stackcls.report import tables
 
 # Paul Tol's "bright" scheme, which people of all kinds of colour vision tell apart; his grey is for what has no label.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
@@ -100,7 +100,7 @@ def to_csv(drawn: Map) -> str:
         [label or "" for label in drawn.predicted],
         ["yes" if mistaken else "" for mistaken in drawn.mistaken],
     )
-    return text.comma_separated([HEADER, *zip(*columns, strict=True)])
+    return tables.comma_separated([HEADER, *zip(*columns, strict=True)])
 
 
 def is_csv(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from stackcls import grouping, sources, thumbnails
 from stackcls.grouping import Duplicate
 from stackcls.listener import Listener, Silent
-from stackcls.report import pictures, text
+from stackcls.report import pictures, tables
 from stackcls.report.pictures import Cell
 from stackcls.settings import Settings
 from stackcls.store import Store
@@ -82,7 +82,7 @@ def to_table(groups: Groups) -> str:
         for number, group in enumerate(groups, 1)
         for one in group
     ]
-    return text.table(grouping.COLUMNS, rows) + "\n"
+    return tables.table(grouping.COLUMNS, rows) + "\n"
 
 
 def to_json(groups: Groups) -> str:

@@ -12,7 +12,7 @@ from stackcls.errors import ConfigError
 from stackcls.files import replacing
 from stackcls.listener import Listener, Silent
 from stackcls.lookup import Found, Neighbours
-from stackcls.report import pictures, text
+from stackcls.report import pictures, tables
 from stackcls.report.pictures import Cell
 from stackcls.settings import Settings
 
@@ -136,7 +136,7 @@ def to_table(found: Sequence[Found]) -> str:
         for place, one in enumerate(item.neighbours, 1)
     ]
     rows += [[item.path, "", f"error: {item.error}", "", ""] for item in found if item.error]
-    return text.table(["image", "place", "similar", "label", "similarity"], rows) + "\n"
+    return tables.table(["image", "place", "similar", "label", "similarity"], rows) + "\n"
 
 
 def to_json(found: Sequence[Found]) -> str:
