@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stackcls import scoring, validation
+from stackcls import buffers, scoring, validation
 from stackcls.inspect import neighbours, suspects
 from stackcls.listener import Listener
 from stackcls.report import text
@@ -71,9 +72,7 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
     shares = suspects.mean([ranking[name] for name in data.names])
     method = "confident learning (Northcutt et al. 2021) on the base learners' mean out-of-fold probabilities"
     if full:
-        every = np.arange(len(data.y))
-        unit = neighbours.unit([data.block(number, every) for number in range(len(data.names))])
-        shares = suspects.with_neighbours(shares, data.y, unit, data.groups)
+        shares = suspects.with_neighbours(shares, data.y, _unit(data), data.groups)
         method += f" times the votes of the {suspects.NEIGHBOURS} most similar images"
     ranked = suspects.rank(shares, data.y)
     names, paths = data.class_names, training.table.paths
@@ -84,3 +83,15 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
     ]
     table = text.comma_separated([SUSPECT_COLUMNS, *lines])
     return Suspects(ranked.flagged, len(ranked.rows), method), table
+
+
+def _unit(data: TrainingSet) -> NDArray[np.float32]:
+    """All features side by side, rows of length one, each backbone weighing the same; read one matrix at a time."""
+    every = np.arange(len(data.y))
+    wide = buffers.zeros((len(every), sum(data.widths)))
+    start = 0
+    for number, width in enumerate(data.widths):
+        wide[:, start : start + width] = neighbours.unit([data.block(number, every)])
+        start += width
+    wide /= np.float32(np.sqrt(len(data.widths)))
+    return wide
