@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stackcls import grouping, holdouts, scoring, unknowns, validation
+from stackcls import buffers, grouping, holdouts, scoring, unknowns, validation
 from stackcls.familiarity import Familiarity
 from stackcls.inspect import neighbours, suspects
 from stackcls.listener import Listener
@@ -21,7 +22,8 @@ from stackcls.validation import Validated
 SUSPECT_COLUMNS = ("rank", "path", "label", "probability", "suggested", "suggested_probability")
 PAIRS = 5e11  # multiplications to compare all images with each other, from which on that takes ten seconds and more
 LEFT_OUT = (
-    "what takes long was left out (what each backbone adds, what neighbours say of labels): `fit --report full` does it"
+    "what takes long was left out (what each backbone adds, what neighbours say of labels, how often classes never seen "
+    "are told from known ones): `fit --report full` does it"
 )
 
 
@@ -87,9 +89,7 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
     shares = suspects.mean([ranking[name] for name in data.names])
     method = "confident learning (Northcutt et al. 2021) on the base learners' mean out-of-fold probabilities"
     if full:
-        every = np.arange(len(data.y))
-        unit = neighbours.unit([data.block(number, every) for number in range(len(data.names))])
-        shares = suspects.with_neighbours(shares, data.y, unit, data.groups)
+        shares = suspects.with_neighbours(shares, data.y, _unit(data), data.groups)
         method += f" times the votes of the {suspects.NEIGHBOURS} most similar images"
     ranked = suspects.rank(shares, data.y)
     names, paths = data.class_names, training.table.paths
@@ -114,3 +114,15 @@ def _duplicates(
     paths = [training.table.paths[row] for row in training.rows]
     listed = grouping.listed(training.duplicates, paths, [data.class_names[label] for label in data.y])
     return grouping.summary(training.duplicates, data.y, fold, ungrouped), grouping.to_csv(listed)
+
+
+def _unit(data: TrainingSet) -> NDArray[np.float32]:
+    """All features side by side, rows of length one, each backbone weighing the same; read one matrix at a time."""
+    every = np.arange(len(data.y))
+    wide = buffers.zeros((len(every), sum(data.widths)))
+    start = 0
+    for number, width in enumerate(data.widths):
+        wide[:, start : start + width] = neighbours.unit([data.block(number, every)])
+        start += width
+    wide /= np.float32(np.sqrt(len(data.widths)))
+    return wide

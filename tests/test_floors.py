@@ -58,7 +58,7 @@ ONLY = {
     "sklearn.datasets": {"stackcls.stages.demo"},
     "mlxtend": {"stackcls.stack"},
     "mlxtend.evaluate": set(TREES),
-    "jinja2": {"stackcls.report.html"},
+    "jinja2": {"stackcls.report.html", "stackcls.report.mappage"},
     "safetensors": {"stackcls.safemodel"},
     "tensorflow": {"stackcls.engines.graphs", "stackcls.engines.tensorflow"},
     "keras": {"stackcls.engines.graphs", "stackcls.engines.keras_models"},

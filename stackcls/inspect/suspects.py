@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 10
-ROWS = 1024
+ROWS = 256
 LISTED, LISTED_SHARE = 20, 0.1
 
 Ints = NDArray[np.int64]
