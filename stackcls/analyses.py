@@ -1,15 +1,17 @@
 """What is looked for beside the scores, from the stored features and the out-of-fold predictions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stackcls import holdouts, scoring, validation
+from stackcls import buffers, grouping, holdouts, scoring, unknowns, validation
+from stackcls.familiarity import Familiarity
 from stackcls.inspect import neighbours, suspects
 from stackcls.listener import Listener
-from stackcls.report import text
+from stackcls.report import tables
 from stackcls.report.findings import Contribution, Duplicates, Suspects, Unknown
 from stackcls.report.results import Holdout
 from stackcls.settings import Settings
@@ -20,7 +22,8 @@ from stackcls.validation import Validated
 SUSPECT_COLUMNS = ("rank", "path", "label", "probability", "suggested", "suggested_probability")
 PAIRS = 5e11  # multiplications to compare all images with each other, from which on that takes ten seconds and more
 LEFT_OUT = (
-    "what takes long was left out (what each backbone adds, what neighbours say of labels): `fit --report full` does it"
+    "what takes long was left out (what each backbone adds, what neighbours say of labels, how often classes never seen "
+    "are told from known ones): `fit --report full` does it"
 )
 
 
@@ -32,6 +35,8 @@ class Findings:
     ----------
     contributions, suspects, duplicates, unknown, holdout
         As in `Report`.
+    familiarity : Familiarity or None
+        What the model takes from this, to tell images of no known class.
     tables : mapping of Path to str
         Text files to write, rows of images.
     notes : sequence of str
@@ -43,6 +48,7 @@ class Findings:
     duplicates: Duplicates | None = None
     unknown: Unknown | None = None
     holdout: Holdout | None = None
+    familiarity: Familiarity | None = None
     tables: Mapping[Path, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -54,7 +60,7 @@ def is_full(data: TrainingSet, settings: Settings) -> bool:
     return settings.report.depth == "full"
 
 
-def find(training: TrainingRows, validated: Validated, settings: Settings, listener: Listener) -> Findings:  # noqa: ARG001
+def find(training: TrainingRows, validated: Validated, settings: Settings, listener: Listener) -> Findings:
     """Look for all that the settings ask for."""
     full = is_full(training.data, settings)
     tables: dict[Path, str] = {}
@@ -62,9 +68,14 @@ def find(training: TrainingRows, validated: Validated, settings: Settings, liste
     held_out = None
     if training.held is not None:
         held_out, tables[settings.files.holdout] = holdouts.score(training.held, validated.model)
+    copies, tables[settings.files.duplicates] = _duplicates(training, validated, settings, listener)
+    unknown, familiarity = unknowns.look(training.data, validated, settings, full, listener)
     return Findings(
         contributions=scoring.contributions(validated.predictions, validated.without, training.seconds_per_image),
         suspects=found,
+        duplicates=copies,
+        unknown=unknown,
+        familiarity=familiarity,
         holdout=held_out,
         tables=tables,
         notes=() if full else (LEFT_OUT,),
@@ -78,9 +89,7 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
     shares = suspects.mean([ranking[name] for name in data.names])
     method = "confident learning (Northcutt et al. 2021) on the base learners' mean out-of-fold probabilities"
     if full:
-        every = np.arange(len(data.y))
-        unit = neighbours.unit([data.block(number, every) for number in range(len(data.names))])
-        shares = suspects.with_neighbours(shares, data.y, unit, data.groups)
+        shares = suspects.with_neighbours(shares, data.y, _unit(data), data.groups)
         method += f" times the votes of the {suspects.NEIGHBOURS} most similar images"
     ranked = suspects.rank(shares, data.y)
     names, paths = data.class_names, training.table.paths
@@ -89,5 +98,31 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
         (place, paths[training.rows[row]], names[data.y[row]], f"{own:.6f}", names[other], f"{share:.6f}")
         for place, (row, own, other, share) in enumerate(rows, 1)
     ]
-    table = text.comma_separated([SUSPECT_COLUMNS, *lines])
+    table = tables.comma_separated([SUSPECT_COLUMNS, *lines])
     return Suspects(ranked.flagged, len(ranked.rows), method), table
+
+
+def _duplicates(
+    training: TrainingRows, validated: Validated, settings: Settings, listener: Listener
+) -> tuple[Duplicates, str]:
+    """Count and list duplicates; where each group was kept in one fold, also score folds that do not know them."""
+    data, fold, ungrouped = training.data, validated.predictions.fold, None
+    if settings.cv.groups == "duplicates":
+        predictions = validation.predict_folds(replace(data, groups=training.given_groups), settings, listener)
+        ungrouped = {name: scoring.score(predictions, name).mean for name in predictions.ranking}
+        fold = predictions.fold
+    paths = [training.table.paths[row] for row in training.rows]
+    listed = grouping.listed(training.duplicates, paths, [data.class_names[label] for label in data.y])
+    return grouping.summary(training.duplicates, data.y, fold, ungrouped), grouping.to_csv(listed)
+
+
+def _unit(data: TrainingSet) -> NDArray[np.float32]:
+    """All features side by side, rows of length one, each backbone weighing the same; read one matrix at a time."""
+    every = np.arange(len(data.y))
+    wide = buffers.zeros((len(every), sum(data.widths)))
+    start = 0
+    for number, width in enumerate(data.widths):
+        wide[:, start : start + width] = neighbours.unit([data.block(number, every)])
+        start += width
+    wide /= np.float32(np.sqrt(len(data.widths)))
+    return wide

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stackcls import buffers, scoring, splits
 from stackcls.decisions import probabilities
 from stackcls.errors import TrainingError
-from stackcls.report import text
+from stackcls.report import tables
 from stackcls.report.results import STACK, Holdout, Mistake
 from stackcls.scoring import Predictions
 from stackcls.stack import StackedClassifier
@@ -133,4 +133,4 @@ def score(held: HeldOut, model: StackedClassifier) -> tuple[Holdout, str]:
     )
     columns = [labels[predictions.predicted(name)] for name in data.names]
     cells = zip(held.paths, given, predicted, (f"{value:.6f}" for value in sure), *columns, strict=True)
-    return found, text.comma_separated([["path", "label", "predicted", "probability", *data.names], *cells])
+    return found, tables.comma_separated([["path", "label", "predicted", "probability", *data.names], *cells])

@@ -5,8 +5,8 @@ import numpy as np
 from stackcls import scoring
 from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
-from stackcls.report import text
 from stackcls.report.results import STACK, Report
+from stackcls.report.tables import comma_separated
 from stackcls.runtables import Tables
 from stackcls.settings import Settings
 from stackcls.training import TrainingSet
@@ -66,7 +66,7 @@ def predictions_csv(training: TrainingRows, validated: Validated) -> str:
         *(labels[predictions.predicted(name)] for name in data.names),
     )
     header = ["path", "label", "fold", "predicted", "probability", *data.names]
-    return text.comma_separated([header, *zip(*columns, strict=True)])
+    return comma_separated([header, *zip(*columns, strict=True)])
 
 
 def tables(training: TrainingRows, validated: Validated, findings: Findings, files: Artifacts) -> Tables:

@@ -180,6 +180,7 @@ class CvSettings(Section):
     folds: int = Field(3, ge=2, le=1000)
     seed: int = Field(0, ge=0, le=2**32 - 1)
     rare: Literal["error", "drop"] = "error"
+    groups: Literal["duplicates"] | None = None
     holdout: Annotated[Literal["split"] | float | None, BeforeValidator(_holdout)] = None
 
 

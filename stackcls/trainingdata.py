@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stackcls import backbones, costs, holdouts
+from stackcls import backbones, costs, grouping, holdouts
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
 from stackcls.holdouts import HeldOut, Ints, Mask
+from stackcls.inspect.duplicates import Found
 from stackcls.listener import Listener
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
@@ -31,6 +32,10 @@ class TrainingRows:
         What was left out, and what else a careful reader should know.
     held : HeldOut or None
         Rows that are scored once, when all is fitted.
+    duplicates : Found
+        Among the rows of `data`.
+    given_groups : ndarray of int64, shape (n,), or None
+        Groups of these rows that duplicates have no part in.
     seconds_per_image : mapping of str to float or None
         What each backbone's features cost on this machine; None where that is not known.
     """
@@ -40,6 +45,8 @@ class TrainingRows:
     rows: np.ndarray
     notes: list[str]
     held: HeldOut | None
+    duplicates: Found
+    given_groups: Ints | None
     seconds_per_image: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -96,8 +103,14 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
             f"{store.path}: none of the {len(table.paths)} images has a label; `fit` needs class folders, or a "
             "manifest with a `label` column (path,label[,group][,split])"
         )
+    if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
+        raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
     notes: list[str] = []
-    groups = _groups(table, notes)
+    given = groups = _groups(table, notes)
+    found, note = grouping.look_for_fit(store, names, settings)
+    notes += [note] if note else []
+    if settings.cv.groups == "duplicates":
+        groups = grouping.merged(groups, found)
     held, left_out = _hold_out(store, names, settings, groups, notes)
     keep = _learned_from(table, held | left_out, groups, settings, notes)
     if not keep.any():
@@ -120,12 +133,15 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     _note_precisions(store, names, notes)
     for note in notes:
         listener.warn(note)
-    if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
-        raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
+    given = None if given is None else given[rows]
+    return TrainingRows(data, table, rows, notes, held_out, found.take(rows), given, _costs(store, names))
+
+
+def _costs(store: Store, names: Sequence[str]) -> dict[str, float | None]:
     made = [
-        (info.identity.digest, str(info.provenance.get("engine"))) for info in map(store.matrices.get, names) if info
+        (store.matrices[name].identity.digest, str(store.matrices[name].provenance.get("engine"))) for name in names
     ]
-    return TrainingRows(data, table, rows, notes, held_out, dict(zip(names, costs.known(made), strict=True)))
+    return dict(zip(names, costs.known(made), strict=True))
 
 
 def _groups(table: ImageTable, notes: list[str]) -> Ints | None:

@@ -98,10 +98,23 @@ def cross_validate(
     return Validated(model, found.predictions, shares, baselines, tuple(sorted(found.unconverged)), found.without)
 
 
+def predict_folds(data: TrainingSet, settings: Settings, listener: Listener) -> Predictions:
+    """Predict every image out of fold, as `cross_validate` does, without a final model; other groups, other folds."""
+    folds = list(stack.splitter(settings.cv.folds, settings.cv.seed, data.groups).split(data.y, data.y, data.groups))
+    check_folds(data, folds, settings)
+    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    found = _Found(data, _fold_of(folds))
+    with listener.track("fit", len(folds) * len(data.names), "fit") as advance:
+        bases = _fit_bases(unfitted, data, folds, advance)
+        for part in folds:
+            _fit_part(unfitted, data, part, bases, found)
+    return found.predictions
+
+
 class _Found:
     """What is kept of the folds: predictions of the images held out, and which backbones' fits did not converge."""
 
-    def __init__(self, data: TrainingSet, fold: Ints, leave_out: bool) -> None:
+    def __init__(self, data: TrainingSet, fold: Ints, leave_out: bool = False) -> None:
         shape = (len(data.y), len(data.class_names))
         ranking = {name: buffers.zeros(shape) for name in data.names}
         self.predictions = Predictions(data.y, fold, {**ranking, STACK: buffers.zeros(shape)})
@@ -205,6 +218,15 @@ def _fit_base(
     if not test.size:
         return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
     return base, shares, base.predict_proba(data.block(number, test))
+
+
+def decide_held_out(data: TrainingSet, part: Part, settings: Settings, advance: Advance) -> Floats:
+    """Decisions of a stack that is fitted on one part's rows about those held out, shape (held out, classes)."""
+    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    found = _Found(data, np.zeros(len(data.y), dtype=np.int64))
+    _fit_part(unfitted, data, part, _fit_bases(unfitted, data, [part], advance), found)
+    decisions: Floats = found.predictions.ranking[STACK][part[1]]
+    return decisions
 
 
 def _fold_of(folds: Sequence[tuple[Ints, Ints]]) -> Ints:

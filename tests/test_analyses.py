@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stackcls import analyses, scoring, validation
+from stackcls.inspect import neighbours
 from stackcls.report.results import Report
 from stackcls.settings import Settings
 from stackcls.stages import features, fit
@@ -147,3 +148,9 @@ def test_reports_written_before_are_read(hard):
     hard.files.report.write_text(json.dumps(raw), "utf-8")
     report = Report.load(hard.files.report)
     assert (report.suspects, report.contributions, report.calibration.bins) == (None, {}, [])
+
+
+def test_all_backbones_weigh_the_same_among_neighbours():
+    data = make_training_set()
+    together = neighbours.unit([data.block(0, np.arange(120)), data.block(1, np.arange(120))])
+    np.testing.assert_allclose(analyses._unit(data), together, rtol=1e-6)

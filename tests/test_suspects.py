@@ -63,9 +63,9 @@ def test_a_row_that_is_like_no_class_is_not_flagged():
     assert suspects.rank(shares, np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])).flagged == 0
 
 
-def test_one_in_a_hundred_is_listed_at_least(monkeypatch):
+def test_one_in_ten_is_listed_at_least():
     rng = np.random.default_rng(0)
-    shares = rng.dirichlet(np.ones(3), 2950)
+    shares = rng.dirichlet(np.ones(3), 295)
     given = shares.argmax(axis=1)
     assert len(suspects.rank(shares, given).rows) == 30
     few = suspects.rank(shares[:5], np.array([0, 1, 2, 0, 1]))
@@ -114,7 +114,7 @@ def test_neighbours_help_where_the_learner_errs():
         both = suspects.with_neighbours(shares, given, neighbours.unit([X - X.mean(axis=0)]))
         precision.append([len(wrong.intersection(suspects.rank(p, given).rows[: len(wrong)])) for p in (shares, both)])
     alone, together = np.sum(precision, axis=0)
-    assert together >= alone
+    assert together > 1.05 * alone
 
 
 def test_the_mean_of_learners():

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 10
-ROWS = 1024
-LISTED, LISTED_SHARE = 20, 0.01
+ROWS = 256
+LISTED, LISTED_SHARE = 20, 0.1
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -27,7 +27,7 @@ class Ranked:
     flagged : int
         So many labels are probably wrong.
     rows : ndarray of int64, shape (n,)
-        All flagged ones, and at least 20 or one in a hundred.
+        All flagged ones, and at least 20 or one in ten.
     suggested : ndarray of int64, shape (n,)
         Of each of these rows, the most probable other class.
     given_probability, suggested_probability : ndarray of float64, shape (n,)

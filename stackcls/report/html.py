@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls.printable import printable
-from stackcls.report import text
+from stackcls.report import tables, text
 from stackcls.report.charts import Axis, axis
 from stackcls.report.content import Page
 from stackcls.report.results import STACK, Report
@@ -86,7 +86,7 @@ def _environment() -> "Environment":
         "count": "{:,}".format,
         "images": _images,
         "share": _share,
-        "percent": text.percent,
+        "percent": tables.percent,
         "points": _points,
         "pairs": _pairs,
     }

@@ -1,46 +1,14 @@
 """Reports as text: one Markdown table reads well in a terminal and in a browser."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-
-from tabulate import tabulate
+from collections.abc import Mapping
 
 from stackcls.printable import printable
-from stackcls.report.findings import Suspects
-from stackcls.report.results import STACK, Holdout, Report, Score
+from stackcls.report import sections
+from stackcls.report.results import STACK, Report, Score
+from stackcls.report.tables import percent, table
 
 LEFT_OUT = "Left out, with so many classes; `cv_predictions.csv` has every prediction."
-NO_SUSPECTS = "None stands out; `label_suspects.csv` lists those least like their label."
 MISTAKES = 10
-
-
-def percent(value: float | None) -> str:
-    """Share as a percentage with two decimals."""
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def comma_separated(rows: Iterable[Sequence[object]]) -> str:
-    """CSV whose readers get back every cell exactly; `csv` would leave a lone carriage return unquoted."""
-    buffer = io.StringIO()
-    plain = csv.writer(buffer, lineterminator="\n")
-    quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in rows:
-        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
-    return buffer.getvalue()
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Markdown table; cells are text as given, but for what would break the table or act on a terminal."""
-    safe = [[printable(str(cell)).replace("|", "\\|") for cell in row] for row in rows]
-    aligned = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(
-        safe,
-        [printable(header) for header in headers],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=aligned if safe else None,
-    )
 
 
 def summary(report: Report) -> str:
@@ -60,9 +28,13 @@ def summary(report: Report) -> str:
         f"log loss {report.calibration.log_loss:.3f}.",
     ]
     if report.holdout is not None:
-        lines.append(holdout_sentence(report, report.holdout))
+        lines.append(sections.holdout_sentence(report, report.holdout))
     if report.suspects and report.suspects.flagged:
-        lines.append(_suspects_sentence(report.suspects))
+        lines.append(sections.suspects_sentence(report.suspects))
+    if report.duplicates is not None and report.duplicates.groups:
+        lines.append(sections.duplicates_sentence(report, report.duplicates))
+    if report.unknown is not None:
+        lines.append(sections.unknown_sentence(report.unknown))
     lines += [printable(f"Note: {note}.") for note in report.notes]
     return "\n".join(lines) + "\n"
 
@@ -83,39 +55,6 @@ def gain_sentence(report: Report) -> str:
     )
 
 
-def holdout_sentence(report: Report, holdout: Holdout) -> str:
-    """What the final model scored on images that nothing had seen, beside the cross-validated score."""
-    which = "by their split" if holdout.how == "split" else f"{float(holdout.how):.3g} of all, by a hash of their paths"
-    best = printable(report.gain.over)
-    return (
-        f"Held out ({which}; neither folds nor final model saw them): {holdout.n_images} images, stack "
-        f"{percent(holdout.scores[STACK].mean)} (cross-validated {percent(report.scores[STACK].mean)}), {best} "
-        f"{percent(holdout.scores[report.gain.over].mean)} ({percent(report.scores[report.gain.over].mean)}); "
-        f"the stack takes {holdout.wrong} for another class."
-    )
-
-
-def _holdout_section(report: Report, holdout: Holdout) -> list[str]:
-    rows = [
-        [name, percent(report.scores[name].mean), percent(score.mean), percent(score.balanced_accuracy)]
-        for name, score in holdout.scores.items()
-    ]
-    parts = [
-        "## Hold-out",
-        holdout_sentence(report, holdout),
-        table(["accuracy in %", "cross-validated", "held out", "held out, balanced"], rows),
-    ]
-    if holdout.mistakes:
-        wrong = [[item.path, item.label, item.predicted, f"{item.probability:.3f}"] for item in holdout.mistakes]
-        parts += [
-            "Taken for another class, the surest first:",
-            table(["image", "given", "predicted", "probability"], wrong),
-        ]
-    if holdout.wrong > len(holdout.mistakes):
-        parts.append(f"{holdout.wrong - len(holdout.mistakes)} more are in `holdout_predictions.csv`.")
-    return parts
-
-
 def document(report: Report) -> str:
     """The whole report in Markdown."""
     scores = report.per_class
@@ -133,8 +72,8 @@ def document(report: Report) -> str:
     parts = [
         "# Single backbones against the stack",
         summary(report).rstrip(),
-        *_contributions(report),
-        *([] if report.holdout is None else _holdout_section(report, report.holdout)),
+        *sections.contributions(report),
+        *([] if report.holdout is None else sections.holdout_section(report, report.holdout)),
         "## Classes, the hardest first",
         per_class,
         "## Most frequent confusions",
@@ -142,50 +81,12 @@ def document(report: Report) -> str:
         if confusions
         else ("None." if report.confusion else LEFT_OUT),
         "![Confusion matrix](confusion.png)",
-        *_suspects(report),
+        *sections.suspects(report),
+        *([] if report.unknown is None else sections.unknown(report.unknown)),
         "## How this was made",
         table(["what", "value"], made),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _contributions(report: Report) -> list[str]:
-    """What each backbone adds, the most helpful first, and what it costs."""
-    if not report.contributions:
-        return []
-    ordered = sorted(report.contributions.items(), key=lambda item: -item[1].adds)
-    costs = [item.seconds_per_image for _, item in ordered]
-    rows = [
-        [
-            name,
-            percent(item.without),
-            f"{100 * item.adds:+.2f}",
-            " to ".join(f"{100 * end:+.2f}" for end in item.interval or ()),
-            "unknown" if item.seconds_per_image is None else f"{item.seconds_per_image:.4f}",
-        ]
-        for name, item in ordered
-    ]
-    said = (
-        "Accuracy in % of the stack refitted without each backbone, on the same folds; what it adds is the whole "
-        "stack's minus that, in points."
-    )
-    if None in costs:
-        said += " Seconds per image are known where `features` computed them on this machine."
-    headers = ["backbone", "stack without it", "it adds", "95 % interval", "seconds per image"]
-    return ["## What each backbone adds", said, table(headers, rows)]
-
-
-def _suspects(report: Report) -> list[str]:
-    found = report.suspects
-    if found is None:
-        return []
-    said = _suspects_sentence(found) if found.flagged else NO_SUSPECTS
-    return ["## Labels that look wrong", f"{said} Found by {printable(found.method)}."]
-
-
-def _suspects_sentence(found: Suspects) -> str:
-    which = "1 label looks wrong" if found.flagged == 1 else f"{found.flagged} labels look wrong"
-    return f"{which}: see the first rows of label_suspects.csv, the most suspicious first."
 
 
 def side_by_side(reports: Mapping[str, Report]) -> str:

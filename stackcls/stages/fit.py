@@ -113,6 +113,7 @@ def _write(
         batch_size=settings.features.batch_size,
         trained_on=model.short_hashes([training.table.sha256[row] for row in training.rows]),
         created_with=report.created_with,
+        familiarity=findings.familiarity,
     )
     with together(first=files.safe_model, last=files.model_card):
         # Both models come before the report: with an old card, a new model is refused and an old report is not.
