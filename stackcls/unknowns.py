@@ -91,7 +91,7 @@ def look(
     fits = len(data.names) * (len(parts) + 2 * len(cases))
     with listener.track("unknown", fits, "fit") as advance:
         familiarity = buffers.zeros((len(data.y),))
-        fitted = list(_familiarities(data, parts, large, advance))
+        fitted = list(familiarities(data, parts, large, advance))
         for (_, test), (_, found) in zip(parts, fitted, strict=True):
             familiarity[test] = found
         right = validated.predictions.correct(STACK)
@@ -164,20 +164,21 @@ def _leave_out(data: TrainingSet, fold: Ints, group: Ints, settings: Settings, n
     held_out = number % settings.cv.folds
     away = np.isin(data.y, group)
     kept = np.setdiff1d(np.arange(len(data.class_names)), group)
-    train = _restricted(data, np.flatnonzero(~away & (fold != held_out)), kept)
+    train = restricted(data, np.flatnonzero(~away & (fold != held_out)), kept)
     try:
         check_folds(train, [], settings)
     except TrainingError:
         return None
     test = away | (fold == held_out)
-    return _Case(_restricted(data, np.arange(len(data.y)), kept), _split(test), group, held_out)
+    return _Case(restricted(data, np.arange(len(data.y)), kept), _split(test), group, held_out)
 
 
 def _split(test: NDArray[np.bool_]) -> Part:
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
-def _restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
+def restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
+    """Some rows, and some classes; rows of the others have the label -1."""
     new = np.full(len(data.class_names), -1)
     new[kept] = np.arange(len(kept))
     names = tuple(data.class_names[number] for number in kept)
@@ -187,15 +188,15 @@ def _restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
 
 def _score(case: _Case, settings: Settings, temperature: float, large: bool, advance: Advance) -> Rows:
     """Fit a stack without the classes left out, and let it say what it thinks of what is held out."""
-    decisions = validation.decide_held_out(case.data, case.part, settings, advance)
-    ((_, familiarity),) = _familiarities(case.data, [case.part], large, advance)
+    decisions = validation.predict_held_out(case.data, case.part, settings, advance)[STACK]
+    ((_, familiarity),) = familiarities(case.data, [case.part], large, advance)
     given = case.data.y[case.part[1]]
     right = decisions.argmax(axis=1) == given
     shares = probabilities(decisions, temperature)
     return Rows(odds(shares), familiarity, right, given >= 0, np.full(len(given), case.fold))
 
 
-def _familiarities(
+def familiarities(
     data: TrainingSet, parts: Sequence[Part], large: bool, advance: Advance
 ) -> Iterator[tuple[list[Space], Floats]]:
     """Of each part: the spaces fitted on its rows, and the familiarity of the rows held out."""

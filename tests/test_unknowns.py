@@ -49,7 +49,7 @@ def test_classes_left_out_are_told_from_the_others():
 
 
 def test_without_further_fits_only_known_images_are_measured(monkeypatch):
-    monkeypatch.setattr(validation, "decide_held_out", None)
+    monkeypatch.setattr(validation, "predict_held_out", None)
     found, familiarity = look(drawn(), full=False)
     assert (found.auroc, found.auroc_confidence, found.left_out) == (None, None, [])
     assert {trade.unknown_rejected for trade in found.trades} == {None}
@@ -68,7 +68,7 @@ def test_labels_drawn_at_random_tell_nothing():
 
 def test_no_image_is_scored_by_what_was_fitted_on_it_or_on_its_class_left_out(monkeypatch):
     data, seen = drawn(), []
-    decide, fit_space = validation.decide_held_out, unknowns._fit_space
+    decide, fit_space = validation.predict_held_out, unknowns._fit_space
 
     def decide_and_tell(case, part, *others):
         seen.append((case, part))
@@ -78,7 +78,7 @@ def test_no_image_is_scored_by_what_was_fitted_on_it_or_on_its_class_left_out(mo
         seen.append((case, (train, test)))
         return fit_space(case, number, train, test)
 
-    monkeypatch.setattr(validation, "decide_held_out", decide_and_tell)
+    monkeypatch.setattr(validation, "predict_held_out", decide_and_tell)
     monkeypatch.setattr(unknowns, "_fit_space", fit_and_tell)
     look(data)
     assert len(seen) == 2 + 2 * (3 + 1 + 2)
