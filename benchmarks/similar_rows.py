@@ -68,7 +68,7 @@ def write_inputs(folder: Path, n_rows: int, widths: Sequence[int]) -> tuple[Sett
         for backbone, width in zip(
             backbones.resolve(Settings(features={"backbones": named}).features), widths, strict=True
         ):
-            identity = backbone.identity("random:0", "float32")
+            identity = backbone.identity(f"random:{backbone.seed}", "float32")
             infos[backbone.name] = MatrixInfo(identity, {"configured": backbone.to_dict()}, width)
             chunks[backbone.name] = pieces(n_rows, width, 10 * backbone.seed + 1)
         storewriter.write(settings.files.features, table, infos, chunks, {})

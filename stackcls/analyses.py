@@ -22,8 +22,8 @@ from stackcls.validation import Validated
 SUSPECT_COLUMNS = ("rank", "path", "label", "probability", "suggested", "suggested_probability")
 PAIRS = 5e11  # multiplications to compare all images with each other, from which on that takes ten seconds and more
 LEFT_OUT = (
-    "what takes long was left out (what each backbone adds, what neighbours say of labels, how often classes never seen "
-    "are told from known ones): `fit --report full` does it"
+    "what takes long was left out (what each backbone adds, what neighbours say of labels, how well classes never "
+    "seen are told from known ones): `fit --report full` does it"
 )
 
 

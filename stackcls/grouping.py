@@ -75,6 +75,7 @@ def look_for_fit(store: Store, names: Sequence[str], settings: Settings) -> tupl
 
 
 def _chunks(store: Store, names: Sequence[str]) -> Iterator[tuple[int, Features]]:
+    names = sorted(names)  # so that the projection is the same, whoever asks
     for start in range(0, len(store.table.paths), ROWS):
         rows = np.arange(start, min(start + ROWS, len(store.table.paths)))
         yield start, neighbours.unit([store.read_rows(name, rows) for name in names])

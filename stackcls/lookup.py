@@ -27,8 +27,8 @@ from stackcls.store import Store
 LARGE = 100_000  # rows beyond which an index pays
 HELD = 4 << 30  # bytes of rows that are kept in memory
 PIECE = 8192
-CANDIDATES = 10  # that the index is asked for, for each neighbour wanted
-LEAST_CANDIDATES = 300
+CANDIDATES = 5  # that the index is asked for, for each neighbour wanted
+LEAST_CANDIDATES = 100
 
 
 @dataclass(frozen=True)

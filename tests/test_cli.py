@@ -16,7 +16,7 @@ from tests.conftest import FAKE_BACKBONES, write_photos
 
 HEAVY = ("tensorflow", "keras", "sklearn", "mlxtend", "numpy", "scipy", "h5py", "joblib", "PIL", "matplotlib")
 LEARNING = ("init", "features", "fit", "predict", "evaluate", "backbones", "weights", "demo")
-VERBS = (*LEARNING, "report", "similar", "duplicates", "check")
+VERBS = (*LEARNING, "report", "similar", "duplicates", "map", "check")
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_results_and_progress_are_apart(folder, stackcls):
     assert (status, err) == (0, "")
     assert out.startswith("Accuracy in %, 3-fold cross-validation: 27 images, 3 classes, recipe in-sample\n")
     assert "| stack " in out
-    assert "\nwrote artifacts/model.safetensors, artifacts/model.joblib, " in out
+    assert "\nwrote to artifacts: model.safetensors, model.joblib, " in out
     status, out, err = stackcls("features")
     assert (status, out.split(":")[0]) == (0, "nothing new for artifacts/features.h5")
 

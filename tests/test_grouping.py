@@ -13,6 +13,7 @@ from stackcls.inspect import duplicates as inspected
 from stackcls.report import text
 from stackcls.report.results import Report
 from stackcls.stages import duplicates, features, fit
+from stackcls.store import Store
 from tests.conftest import make_settings, read_csv, write_hard_photos
 
 CLASSES = ("ant", "bee", "cow", "dog")
@@ -107,6 +108,14 @@ def test_duplicates_join_groups_that_are_given(copied, tmp_path):
     fold = {row["path"]: row["fold"] for row in read_csv(settings.files.predictions)}
     assert fold["ant/00.png"] == fold["dog/00.png"] == fold["bee/copy0.png"]
     assert split_pairs(folds_of(settings)) == 0
+
+
+def test_the_order_of_the_backbones_does_not_matter(copied, monkeypatch):
+    monkeypatch.setattr(inspected, "DIMENSIONS", 5)
+    with Store(copied.files.features) as store:
+        first, second = (grouping.look(store, names)[0] for names in (("one", "two"), ("two", "one")))
+    np.testing.assert_array_equal(first.similarity, second.similarity)
+    assert first.similarity.max() > first.threshold
 
 
 def test_given_groups_and_duplicates_merge_by_way_of_each_other():

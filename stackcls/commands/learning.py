@@ -94,7 +94,8 @@ def fit(
     settings = settings_from(config, (*overrides, *options), artifacts=artifacts)
     result = stage.run(settings, baseline=baseline, listener=Console())
     click.echo(text.summary(result.report), nl=False)
-    click.echo(f"\nwrote {', '.join(str(path) for path in result.files)}")
+    click.echo(f"\nwrote to {settings.artifacts}: {', '.join(path.name for path in result.files)}")
+    click.echo(f"open {settings.files.page} in a browser to see all of it, with the images")
 
 
 @click.command()
@@ -137,4 +138,6 @@ def demo(folder: Path) -> None:
     click.echo(text.summary(result.report))
     rows = predict_stage.run([str(data.new_images)], data.settings.files.safe_model, top=3, listener=console)
     click.echo(predict_stage.as_table(rows))
-    click.echo(f"The model and its report are in {data.settings.artifacts}.\n\n{stage.CLOSING}", nl=False)
+    files = data.settings.files
+    click.echo(f"The model and its report are in {files.folder}; open {files.page} in a browser.")
+    click.echo(f"\n{stage.CLOSING}", nl=False)

@@ -18,7 +18,7 @@ from stackcls.inspect.directions import Chunks, Directions, principal
 
 COLUMNS = 256  # bytes that a row takes
 SAMPLED = 40  # rows per list that k-means looks at
-PROBED = 48  # lists that are searched
+PROBED = 96  # lists that are searched
 FILES = ("rows.faiss", "axes.npy", "centre.npy")
 
 Features = NDArray[np.float32]
