@@ -68,6 +68,8 @@ def test_the_demo_runs_offline_and_the_stack_is_at_least_as_good(stackcls, tmp_p
         "confusion.png",
         "cv_predictions.csv",
         "cv_probabilities.npy",
+        "label_suspects.csv",
+        "duplicates.csv",
         "duplicates.csv",
     }
 
