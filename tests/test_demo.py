@@ -70,7 +70,6 @@ def test_the_demo_runs_offline_and_the_stack_is_at_least_as_good(stackcls, tmp_p
         "cv_probabilities.npy",
         "label_suspects.csv",
         "duplicates.csv",
-        "duplicates.csv",
     }
 
 
