@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stackcls import extraction, loading
-from stackcls.backbones import Backbone, Identity, Located
+from stackcls.backbones import Backbone, Identity, Located, in_order
 from stackcls.bases import Basis
 from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage
 from stackcls.extraction import ImageInput
@@ -42,7 +42,7 @@ class ModelBackbone:
     hints : tuple of str
         Where the weights lay at fitting: relative to the model's folder, then absolute.
     basis : Basis or None
-        What was fitted on a sample of the images before the features could be made (8-bit ranges).
+        What was fitted on a sample of the images before the features could be made (8-bit ranges, components).
     """
 
     backbone: Backbone
@@ -208,12 +208,18 @@ class StackModel:
         named = features.model_fields_set
         self.engine = features.engine if "engine" in named else self.engine
         self.batch_size = features.batch_size if "batch_size" in named else self.batch_size
-        for key in ("precision", "pooling"):
-            wanted, own = getattr(features, key), sorted({getattr(item.identity, key) for item in self.backbones})
-            if key in named and own != [wanted]:
+        wanted: dict[str, set[str]] = {
+            "precision": {features.precision},
+            "pooling": set(features.pooling),
+            "views": {", ".join(in_order(features.views))},
+        }
+        for key, values in wanted.items():
+            own = {str(getattr(item.identity, key)) for item in self.backbones}
+            if key in named and own != values:
                 listener.warn(
-                    f"features.{key}: {wanted!r} is not used: the model was fitted on {', '.join(own)} features, and "
-                    "predicts with such; for others run `stackcls features` and `stackcls fit`"
+                    f"features.{key}: {' and '.join(map(repr, sorted(values)))} is not used: the model was fitted on "
+                    f"{' and '.join(sorted(own))} features, and predicts with such; for others run `stackcls features` "
+                    "and `stackcls fit`"
                 )
 
     def check_identities(self, found: Mapping[str, Identity], where: str) -> None:
@@ -226,14 +232,15 @@ class StackModel:
                     "run `stackcls features` with the model's backbones"
                 )
             if item.identity == replace(found[name], basis=item.identity.basis) != found[name]:
+                words = item.basis.words if item.basis else "numbers"
                 raise IdentityMismatch(
-                    f"{where}: {name!r} was made on other 8-bit ranges than the model's; "
-                    "give the images instead, since the model brings its ranges"
+                    f"{where}: {name!r} was made on other {words} than the model's; "
+                    "give the images instead, since the model brings its own"
                 )
             if differences := item.identity.differences(replace(found[name], basis=item.identity.basis)):
                 remedy = "run `stackcls features --replace` with the model's settings, or fit a new model"
                 if item.basis is not None:
-                    remedy = "give the images instead, since the model brings its 8-bit ranges"
+                    remedy = f"give the images instead, since the model brings its {item.basis.words}"
                 raise IdentityMismatch(
                     f"{where}: {name!r} was made otherwise than for the model ({'; '.join(differences)}): {remedy}"
                 )

@@ -194,7 +194,7 @@ def backbones_of(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     for number, (item, width) in enumerate(zip(description.backbones, description.stack.widths, strict=True)):
         basis = None if item.basis is None else Basis(*item.basis, _array(arrays, f"basis.{number}", "f4"))
         backbone, identity = Backbone.from_dict(item.backbone), Identity(**item.identity)  # type: ignore[arg-type]
-        check_described(backbone, identity, basis)
+        check_described(backbone, identity, basis, width)
         found.append(ModelBackbone(backbone, identity, width, item.hints, basis))
     return tuple(found)
 

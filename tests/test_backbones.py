@@ -137,6 +137,7 @@ DECIDING = {
     "layer": "conv_pw_11",
     "pooling": "max",
     "preprocessing": "torch",
+    "views": ("original", "hflip"),
 }
 # A name, and where weights were found, say nothing about the features; their content does.
 NOT_DECIDING = {"name": "other", "weights": "elsewhere/w.h5", "seed": 3}

@@ -1,12 +1,14 @@
 """Engines against Keras's own documented use, one backbone at a time; slow, since TensorFlow is imported."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from stackcls import backbones, config, engines
+from stackcls import backbones, config, engines, matrices
 from stackcls.backbones import Located
 from stackcls.errors import ConfigError, WeightsError
 from stackcls.files import digest_file
@@ -27,9 +29,22 @@ def resolve(**entry) -> backbones.Backbone:
     return backbones.resolve(settings.features)[0]
 
 
+class Pooled(NamedTuple):
+    """A prepared network with its pooling."""
+
+    width: int
+    input_size: int
+    run: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, images):
+        return self.run(images)
+
+
 def prepare(engine, backbone, weights, batch_size, precision="float32"):
     digest = digest_file(weights) if weights else f"random:{backbone.seed}"
-    return engine.prepare(Located(backbone, weights, backbone.identity(digest, precision)), batch_size)
+    located = Located(backbone, weights, backbone.identity(digest, precision))
+    network = engine.prepare(located, batch_size)
+    return Pooled(network.width, network.input_size, lambda images: matrices.pool_of(located)([network(images)]))
 
 
 def noise(count: int, size: int) -> np.ndarray:

@@ -36,6 +36,8 @@ def photos(count, size, seed=0):
 
 
 def cosine(one, two):
+    if one.ndim == 4:
+        one, two = one.mean(axis=(1, 2)), two.mean(axis=(1, 2))
     return (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
 
 
