@@ -90,7 +90,8 @@ def test_the_written_ranges_make_the_network_that_nncf_made(engine, ranges):
     ours = engine.prepare(located("int8").with_basis(ranges), BATCH)(images)
     exact = engine.prepare(located("float32"), BATCH)(images)
     # A weight half-way between two steps may go either way; anything else amiss costs more than narrowing itself.
-    assert np.linalg.norm(ours - compiled([images])[0]) < np.linalg.norm(compiled([images])[0] - exact) / 2
+    ours, theirs, exact = (maps.mean(axis=(1, 2)) for maps in (ours, compiled([images])[0], exact))
+    assert np.linalg.norm(ours - theirs) < np.linalg.norm(theirs - exact) / 2
 
 
 def test_the_same_sample_gives_the_same_ranges(engine, ranges, tmp_path, monkeypatch):
