@@ -68,10 +68,14 @@ def locate(backbones: Sequence[Backbone], settings: Settings, offline: bool, lis
     if wanted:
         fetch_all(wanted, settings.weights, listener)
     files = [find(backbone) for backbone in backbones]
+    different = [file for file in dict.fromkeys(files) if file is not None]
     with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
-        precision = settings.features.precision
-        work = pool.map(lambda backbone, file: _located(backbone, file, precision), backbones, files)
-        return tuple(work)
+        digests = dict(zip(different, pool.map(digest_file, different), strict=True))
+    precision = settings.features.precision
+    return tuple(
+        Located(backbone, file, backbone.identity(digests[file] if file else f"random:{backbone.seed}", precision))
+        for backbone, file in zip(backbones, files, strict=True)
+    )
 
 
 def absent(backbones: Sequence[Backbone]) -> dict[str, Download]:
@@ -145,11 +149,6 @@ def find_recorded(name: str, identity: Identity, hints: Sequence[str], folder: P
         f"{''.join(f'; {path} is another file, or may not be read' for path in others)}: copy that file beside the "
         "model (`stackcls weights` fetches published ones)"
     )
-
-
-def _located(backbone: Backbone, weights: Path | None, precision: str) -> Located:
-    digest = f"random:{backbone.seed}" if weights is None else digest_file(weights)
-    return Located(backbone, weights, backbone.identity(digest, precision))
 
 
 def prepare(

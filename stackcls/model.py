@@ -6,7 +6,7 @@ import pickle
 import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -254,10 +254,13 @@ class StackModel:
         if self._prepared is None or self._prepared[0] < n_images:
             with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
                 stack = pool.submit(self._predictor)  # Python's work, beside that of compiled code
-                weights = list(pool.map(self._find_weights, self.backbones))
+                files: dict[tuple[str, str], Future[Path | None]] = {}  # several matrices may be of one network
+                keys = [(item.identity.architecture, item.identity.weights) for item in self.backbones]
+                for key, item in zip(keys, self.backbones, strict=True):
+                    files[key] = files.get(key) or pool.submit(self._find_weights, item)
                 located = [
-                    Located(item.backbone, file, item.identity, item.basis)
-                    for item, file in zip(self.backbones, weights, strict=True)
+                    Located(item.backbone, files[key].result(), item.identity, item.basis)
+                    for key, item in zip(keys, self.backbones, strict=True)
                 ]
                 prepared = loading.prepare(located, self.engine, self.batch_size, n_images, listener, announce=False)
                 stack.result()

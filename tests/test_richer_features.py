@@ -1,6 +1,5 @@
 """Several poolings and views of a backbone: one pass, a matrix each, and a basis that stays with store and model."""
 
-import json
 import shutil
 
 import joblib
@@ -10,7 +9,7 @@ import yaml
 
 import stackcls as package
 from stackcls import images, views
-from stackcls.errors import IdentityMismatch, StoreError
+from stackcls.errors import IdentityMismatch
 from stackcls.listener import Silent
 from stackcls.report.results import Report
 from stackcls.stages import evaluate, features, fit, similar
@@ -279,31 +278,3 @@ def test_one_line_turns_it_on(photos, fake_engine, tmp_path, stackcls):
     out = stackcls("check", tmp_path / "artifacts" / "features.h5", tmp_path / "artifacts" / "model.safetensors")[1]
     assert "one+covariance: features 36, precision float32, pooling covariance, engine fake" in out
     assert "one+covariance: precision float32, pooling covariance, weights random:1" in out
-
-
-@pytest.mark.parametrize("damage", ["fewer", "gone"])
-def test_a_store_with_other_components_than_it_says_is_refused(richer, fake_engine, damage):
-    import h5py
-
-    from stackcls.bases import Basis
-    from tests.sealing import seal
-
-    features.run(richer)
-    with h5py.File(richer.files.features, "r+") as file:
-        dataset, group = file["features/one+covariance"], file["bases/one+covariance"]
-        values = group["values"][:5]
-        said = {**json.loads(dataset.attrs["identity"]), "basis": ""}
-        del file["bases/one+covariance"]
-        if damage == "fewer":
-            basis = Basis("principal-components", '{"channels": 8, "components": 8, "length": 10.0}', values)
-            group = file.create_group("bases/one+covariance")
-            group.attrs["kind"] = basis.kind
-            group.create_dataset("layout", data=basis.layout, dtype=h5py.string_dtype("utf-8"))
-            group.create_dataset("values", data=values)
-            said["basis"] = basis.digest
-        dataset.attrs["identity"] = json.dumps(said, sort_keys=True)
-    seal(richer.files.features)
-    with pytest.raises(
-        StoreError, match=r"features/one\+covariance: .*(5 numbers|basis is missing; principal-components is needed)"
-    ):
-        Store(richer.files.features)
