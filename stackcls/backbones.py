@@ -1,50 +1,40 @@
-"""What a backbone is: architecture, weights, input size, preprocessing, layer, pooling; and the names of known ones."""
+"""What a backbone is: architecture, weights, input size, preprocessing, layer, pooling, views."""
 
-import csv
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from stackcls.bases import Basis
+from stackcls import covariance
+from stackcls.bases import COMPONENTS, Basis, needed
 from stackcls.errors import ConfigError
-from stackcls.settings import MAX_SIDE, MIN_SIDE, PRECISIONS, Arguments, BackboneEntry, FeatureSettings, Section
+from stackcls.registry import BUNDLED as BUNDLED
+from stackcls.registry import BUNDLED_SIZE as BUNDLED_SIZE
+from stackcls.registry import architectures as architectures
+from stackcls.registry import bundled_file as bundled_file
+from stackcls.registry import find_architecture
+from stackcls.settings import (
+    MAX_SIDE,
+    MIN_SIDE,
+    PRECISIONS,
+    VIEWS,
+    Arguments,
+    BackboneEntry,
+    FeatureSettings,
+    Pooling,
+    Section,
+    View,
+)
 
+PLAIN = "average"
 PREPROCESSING = ("caffe", "tf", "torch", "none")
 RESIZE_RULE = "pillow-bilinear-antialias-squash"
 SAVED = "saved-keras-model"
-BUNDLED = ("mini_vgg", "mini_resnet", "mini_inception", "mini_xception")
-BUNDLED_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One model of `keras.applications`, as `architectures.csv` describes it.
-
-    Attributes
-    ----------
-    name, architecture : str
-        The name for `backbones:`, and the function in `keras.applications`.
-    input_size, width, parameters : int
-        Side length in pixels, number of pooled features, number of weights without the top.
-    weights_url, weights_md5 : str
-        Address and MD5 sum of the published ImageNet weights without classification layers, as Keras names them.
-    """
-
-    name: str
-    architecture: str
-    input_size: int
-    width: int
-    parameters: int
-    weights_url: str
-    weights_md5: str
 
 
 @dataclass(frozen=True)
@@ -68,9 +58,11 @@ class Backbone:
     layer : str or None
         A named layer's output instead of the last feature map.
     pooling : str
-        `average` or `max`, over the positions of a feature map.
+        `average`, `max` or `covariance`, over the positions of a feature map.
     preprocessing : str
         `keras` (the architecture's own), or one of `caffe`, `tf`, `torch`, `none`.
+    views : tuple of str
+        Variants of the image that features are averaged over.
     """
 
     name: str
@@ -82,6 +74,7 @@ class Backbone:
     layer: str | None
     pooling: str
     preprocessing: str
+    views: tuple[str, ...] = VIEWS[:1]
 
     @property
     def file(self) -> Path | None:
@@ -91,7 +84,7 @@ class Backbone:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record beside a matrix; a file's path is made absolute."""
         weights = str(self.file.absolute()) if self.file else self.weights
-        return {**asdict(self), "arguments": dict(self.arguments), "weights": weights}
+        return {**asdict(self), "arguments": dict(self.arguments), "weights": weights, "views": list(self.views)}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Backbone":
@@ -104,7 +97,8 @@ class Backbone:
             raise ValueError(f"{where}: {first['msg']}") from None
         if said.architecture and said.architecture not in {item.architecture for item in architectures().values()}:
             raise ValueError(f"backbone.architecture: {said.architecture!r} is not a known one")
-        return Backbone(**{**dict(said), "arguments": tuple(sorted(said.arguments.given().items()))})
+        lists = {"arguments": tuple(sorted(said.arguments.given().items())), "views": in_order(said.views)}
+        return Backbone(**{**dict(said), **lists})
 
     def identity(self, weights_sha256: str, precision: str) -> "Identity":
         """Describe what decides the values of this backbone's features.
@@ -125,7 +119,7 @@ class Backbone:
             input_size=self.input_size or 0,
             resize=RESIZE_RULE,
             preprocessing=self.preprocessing,
-            views="original",
+            views=", ".join(self.views),
             precision=precision,
             basis="",
         )
@@ -141,8 +135,9 @@ class _Written(Section):
     weights: str
     seed: int = Field(ge=0, le=2**32 - 1)
     layer: str | None
-    pooling: Literal["average", "max"]
+    pooling: Pooling
     preprocessing: Literal["keras", "caffe", "tf", "torch", "none"]
+    views: list[View] = Field(["original"], min_length=1, max_length=len(VIEWS))
 
 
 @dataclass(frozen=True)
@@ -205,18 +200,7 @@ class Located:
         return replace(self, basis=basis, identity=replace(self.identity, basis=basis.digest))
 
 
-@cache
-def architectures() -> Mapping[str, Architecture]:
-    """All known architectures by name."""
-    text = resources.files("stackcls").joinpath("data/architectures.csv").read_text("utf-8")
-    known = [
-        Architecture(name, function, int(size), int(width), int(parameters), url, md5)
-        for name, function, size, width, parameters, url, md5 in list(csv.reader(text.splitlines()))[1:]
-    ]
-    return {item.name: item for item in known}
-
-
-def check_described(backbone: Backbone, identity: Identity, basis: Basis | None) -> None:
+def check_described(backbone: Backbone, identity: Identity, basis: Basis | None, width: int) -> None:
     """Refuse, with `ValueError`, what no configuration can give, since it would be handed to Keras."""
     where = f"backbone {backbone.name!r}"
     if not backbone.name.isprintable() or "/" in backbone.name:
@@ -230,28 +214,53 @@ def check_described(backbone: Backbone, identity: Identity, basis: Basis | None)
     stated = backbone.identity(identity.weights, identity.precision)
     if asdict(identity) != {**asdict(stated), "basis": basis.digest if basis else ""}:
         raise ValueError(f"{where}: its identity is not the one of its settings")
-
-
-def bundled_file(name: str) -> Path:
-    """Path of one of the four small models that are part of the package."""
-    return Path(str(resources.files("stackcls").joinpath(f"data/{name}.keras")))
+    kinds = "+".join(needed(identity.precision, identity.pooling))
+    if (basis.kind if basis else "") != kinds:
+        raise ValueError(f"{where}: its basis is {basis.kind if basis else 'missing'}; {kinds or 'none'} is needed")
+    found = basis.part(COMPONENTS) if basis else None
+    if found is not None and covariance.width(covariance.components(found).shape[1]) != width:
+        raise ValueError(f"{where}: {width} features do not come of its principal components")
 
 
 def resolve(features: FeatureSettings) -> tuple[Backbone, ...]:
-    """Fill in what the entries of `features.backbones` leave open; raise `ConfigError` where that cannot be done."""
-    return tuple(_resolve_entry(entry, features.pooling) for entry in features.backbones)
+    """Fill in what the entries of `features.backbones` leave open; raise `ConfigError` where that cannot be done.
+
+    An entry with several poolings gives a backbone for each, since each makes a matrix; see `matrix_name`.
+    """
+    found = []
+    for entry in features.backbones:
+        poolings = entry.pooling or features.pooling
+        base = _resolve_entry(entry, in_order(entry.views or features.views))
+        found += [replace(base, name=matrix_name(entry.name, item, poolings), pooling=item) for item in poolings]
+    return tuple(found)
 
 
-def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
+def matrix_name(name: str, pooling: str, poolings: Sequence[str]) -> str:
+    """Name of the matrix that one of a backbone's poolings makes.
+
+    The average has the backbone's own name, and so has the maximum where there is no average; others have a suffix.
+    """
+    plain = PLAIN if PLAIN in poolings else "max"
+    return name if pooling == plain else f"{name}+{pooling}"
+
+
+def in_order(views: Sequence[str]) -> tuple[str, ...]:
+    """Views in the order of the settings' list, since which ones there are decides, and not how they were listed."""
+    if len(set(views)) < len(views):
+        raise ValueError(f"views {', '.join(views)}: each can be given once")
+    return tuple(view for view in VIEWS if view in views)
+
+
+def _resolve_entry(entry: BackboneEntry, views: tuple[str, ...]) -> Backbone:
     where = f"features.backbones: {entry.name!r}"
     if entry.preprocessing is not None and entry.preprocessing not in PREPROCESSING:
         raise ConfigError(f"{where}: preprocessing {entry.preprocessing!r} is not one of {', '.join(PREPROCESSING)}")
-    pooling = entry.pooling or pooling
     wanted = entry.architecture or entry.name
     bundled = wanted in BUNDLED and not entry.model
     if bundled and (entry.weights or entry.arguments.given() or entry.input_size or entry.preprocessing):
         raise ConfigError(
-            f"{where}: {wanted} is part of stackcls with its weights; only `layer`, `pooling` and a `name` can be given"
+            f"{where}: {wanted} is part of stackcls with its weights; only `layer`, `pooling`, `views` and a "
+            "`name` can be given"
         )
     if entry.model or bundled:
         if not bundled and entry.preprocessing is None:
@@ -264,10 +273,11 @@ def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
             weights=str(entry.model or bundled_file(wanted)),
             seed=0,
             layer=entry.layer,
-            pooling=pooling,
+            pooling=PLAIN,
+            views=views,
             preprocessing=entry.preprocessing or "tf",
         )
-    known = _find_architecture(wanted, where)
+    known = find_architecture(wanted, where)
     return Backbone(
         name=entry.name,
         architecture=known.architecture,
@@ -276,18 +286,7 @@ def _resolve_entry(entry: BackboneEntry, pooling: str) -> Backbone:
         weights=entry.weights or "imagenet",
         seed=entry.seed if entry.weights == "random" else 0,
         layer=entry.layer,
-        pooling=pooling,
+        pooling=PLAIN,
+        views=views,
         preprocessing=entry.preprocessing or "keras",
     )
-
-
-def _find_architecture(wanted: str, where: str) -> Architecture:
-    for item in architectures().values():
-        if wanted in (item.name, item.architecture):
-            return item
-    import difflib
-
-    names = [*architectures(), *(item.architecture for item in architectures().values()), *BUNDLED]
-    close = difflib.get_close_matches(wanted, names, 3, 0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise ConfigError(f"{where}: {wanted!r} is not a known architecture; {hint}`stackcls backbones` lists them")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,12 +85,13 @@ def compute(
         item.identity.digest: {**prepared.made_by[item.backbone.name], "configured": item.backbone.to_dict()}
         for item in chosen
     }
-    clocks = {name: costs.Timed(item, prepared.batch_size) for name, item in prepared.extractors.items()}
+    clocks = {id(item.network): costs.Timed(item.network, prepared.batch_size) for item in prepared.extractors.values()}
+    timed = {name: replace(item, network=clocks[id(item.network)]) for name, item in prepared.extractors.items()}
     while work:  # again only for copies of images whose own file could not be read
         bad: list[UnreadableImage] = []
         with listener.track("features", sum(map(len, work.values())), "image") as advance:
             for names, inputs in work.items():
-                subset = {name: clocks[name] for name in names}
+                subset = {name: timed[name] for name in names}
                 with _Writer(folder, digests, made_by) as writer:
                     for batch in extraction.extract(inputs, subset, prepared.batch_size, listing.limits):
                         hashes = [inputs[position].sha256 or "" for position in batch.positions]
@@ -100,8 +102,13 @@ def compute(
                         advance(len(batch.positions) + len(batch.failures))
         listing.reject(bad)
         work = _group_work(listing, located, done)
-    made = {name: (digest, prepared.made_by[name]["engine"]) for name, digest in digests.items()}
-    costs.keep({key: clocks[name].seconds_per_image for name, key in made.items()})
+    # Of matrices that share a network, each would cost the whole of it alone.
+    costs.keep(
+        {
+            (digests[name], prepared.made_by[name]["engine"]): clocks[id(item.network)].seconds(len(item.views))
+            for name, item in prepared.extractors.items()
+        }
+    )
 
 
 class _Writer:

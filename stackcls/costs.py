@@ -47,10 +47,9 @@ class Timed:
         self._warm = True
         return features
 
-    @property
-    def seconds_per_image(self) -> float | None:
-        """Mean over what was timed; None where nothing was."""
-        return self._seconds / (self._batches * self._batch_size) if self._batches else None
+    def seconds(self, views: int) -> float | None:
+        """Mean seconds per image that is shown in so many views; None where nothing was timed."""
+        return views * self._seconds / (self._batches * self._batch_size) if self._batches else None
 
 
 def keep(measured: Mapping[Key, float | None]) -> None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from stackcls import decoding, images
 from stackcls.decoding import TooMuchStuck, Turn
-from stackcls.engines import Extractor
 from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
+from stackcls.matrices import Matrix
 from stackcls.settings import Limits
+from stackcls.views import Frame, frame, shown
 
 AHEAD = 2
 
@@ -56,7 +57,7 @@ class Extracted:
     failures: Mapping[int, UnreadableImage]
 
 
-Loaded = dict[int, images.Pixels]
+Loaded = dict[Frame, images.Pixels]
 
 
 def as_input(image: str | Path | NDArray[np.uint8], number: int) -> ImageInput:
@@ -68,7 +69,7 @@ def as_input(image: str | Path | NDArray[np.uint8], number: int) -> ImageInput:
 
 def extract(
     inputs: Iterable[ImageInput],
-    extractors: Mapping[str, Extractor],
+    matrices: Mapping[str, Matrix],
     batch_size: int,
     limits: Limits | None = None,
     workers: int | None = None,
@@ -82,8 +83,8 @@ def extract(
     ----------
     inputs : iterable of ImageInput
         Consumed as needed; may be endless.
-    extractors : mapping of str to Extractor
-        Prepared for `batch_size`.
+    matrices : mapping of str to Matrix
+        On networks that were prepared for `batch_size`.
     batch_size : int
     limits : Limits, optional
         What one image may cost; those that cost more are failures.
@@ -95,21 +96,21 @@ def extract(
     Extracted
         One per batch; the last may hold failures alone.
     """
-    sizes = sorted({extractor.input_size for extractor in extractors.values()})
+    frames = sorted({frame(view, one.network.input_size) for one in matrices.values() for view in one.views})
     positions: list[int] = []
     batch: list[Loaded] = []
     failures: dict[int, UnreadableImage] = {}
-    for position, loaded in enumerate(load(inputs, sizes, (AHEAD + 1) * batch_size, limits, workers)):
+    for position, loaded in enumerate(load(inputs, frames, (AHEAD + 1) * batch_size, limits, workers)):
         if isinstance(loaded, UnreadableImage):
             failures[position] = loaded
             continue
         positions.append(position)
         batch.append(loaded)
         if len(batch) == batch_size:
-            yield Extracted(tuple(positions), _run(batch, extractors), failures)
+            yield Extracted(tuple(positions), _run(batch, matrices), failures)
             positions, batch, failures = [], [], {}
     if batch or failures:
-        yield Extracted(tuple(positions), _run(batch, extractors) if batch else {}, failures)
+        yield Extracted(tuple(positions), _run(batch, matrices) if batch else {}, failures)
 
 
 def unreadable_first(inputs: Sequence[ImageInput], limits: Limits) -> list[UnreadableImage]:
@@ -123,19 +124,30 @@ def unreadable_first(inputs: Sequence[ImageInput], limits: Limits) -> list[Unrea
     return bad
 
 
-def _run(batch: Sequence[Loaded], extractors: Mapping[str, Extractor]) -> dict[str, NDArray[np.float32]]:
-    stacked = {size: np.stack([loaded[size] for loaded in batch]) for size in batch[0]}
-    return {name: extractor(stacked[extractor.input_size]) for name, extractor in extractors.items()}
+def _run(batch: Sequence[Loaded], matrices: Mapping[str, Matrix]) -> dict[str, NDArray[np.float32]]:
+    """Run each network once per view, whatever the number of matrices that are made of what it gives."""
+    stacked = {one: np.stack([loaded[one] for loaded in batch]) for one in batch[0]}
+    sharing: dict[int, list[str]] = {}
+    for name, matrix in matrices.items():
+        sharing.setdefault(id(matrix.network), []).append(name)
+    features: dict[str, NDArray[np.float32]] = {}
+    for names in sharing.values():
+        network = matrices[names[0]].network
+        views = dict.fromkeys(view for name in names for view in matrices[name].views)
+        seen = {view: network(shown(view, stacked[frame(view, network.input_size)])) for view in views}
+        for name in names:
+            features[name] = matrices[name].pool([seen[view] for view in matrices[name].views])
+    return {name: features[name] for name in matrices}
 
 
 def load(
     inputs: Iterable[ImageInput],
-    sizes: Sequence[int],
+    frames: Sequence[Frame],
     ahead: int,
     limits: Limits | None = None,
     workers: int | None = None,
 ) -> Generator[Loaded | UnreadableImage]:
-    """Decode images in threads and resize them to every size, in order, `ahead` at most before the one yielded.
+    """Decode images in threads and resize them to every frame, in order, `ahead` at most before the one yielded.
 
     Raises
     ------
@@ -148,7 +160,7 @@ def load(
     def jobs() -> Iterator[partial[Loaded | UnreadableImage]]:
         for number, item in enumerate(inputs):
             names[number] = item.name
-            yield partial(_load, item, sizes, limits)
+            yield partial(_load, item, frames, limits)
 
     def late(number: int) -> UnreadableImage:
         return UnreadableImage(
@@ -168,7 +180,7 @@ def load(
 
 
 def _load(
-    item: ImageInput, sizes: Sequence[int], limits: Limits, turn: Turn[Loaded | UnreadableImage]
+    item: ImageInput, frames: Sequence[Frame], limits: Limits, turn: Turn[Loaded | UnreadableImage]
 ) -> Loaded | UnreadableImage:
     try:
         if isinstance(item.content, np.ndarray):
@@ -179,7 +191,7 @@ def _load(
                 raise UnreadableFile(item.name, "changed while this run was reading it; run again")
             turn.counting = True
             image = images.decode(data, item.name, limits, turn.admit_pixels)
-        return {size: images.resize(image, size) for size in sizes}
+        return {one: images.resize(image, one.side, one.centre) for one in frames}
     except UnreadableImage as error:
         return error
     except MemoryError:

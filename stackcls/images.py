@@ -20,6 +20,8 @@ from stackcls.settings import Limits
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 # Pixels that are converted at once: beside the image as decoded and the result, nothing of the image's size is held.
 STRIP = 2**22
+# Of each side, what is outside the centre: as much as where 224 pixels are cut out of 256.
+MARGIN = 1 / 16
 REMEDY = "make it smaller, or raise features.max_pixels"
 TRANSLUCENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 
@@ -168,14 +170,16 @@ def from_array(array: NDArray[np.generic], name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def resize(image: Image.Image, size: int) -> Pixels:
-    """Squash an RGB image to a square, by Pillow's bilinear filter with antialiasing.
+def resize(image: Image.Image, size: int, centre: bool = False) -> Pixels:
+    """Squash an RGB image, or its centre alone, to a square, by Pillow's bilinear filter with antialiasing.
 
     Returns
     -------
     ndarray of uint8, shape (size, size, 3)
     """
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
+    x, y = (image.width * MARGIN, image.height * MARGIN) if centre else (0.0, 0.0)
+    box = (x, y, image.width - x, image.height - y)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box), dtype=np.uint8)
 
 
 def _check(image: Image.Image, name: str, limits: Limits) -> None:

@@ -4,15 +4,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 from stackcls import engines, weightfiles
 from stackcls.backbones import SAVED, Backbone, Identity, Located, architectures, bundled_file
+from stackcls.bases import RANGES
 from stackcls.engines import Engine, Extractor, cache
 from stackcls.errors import EngineError, WeightsError
 from stackcls.files import digest_file
 from stackcls.listener import Listener
+from stackcls.matrices import Matrix, matrix
 from stackcls.settings import Settings, WeightSettings
 from stackcls.weightfiles import Download
 
@@ -23,14 +25,14 @@ class Prepared:
 
     Attributes
     ----------
-    extractors : mapping of str to Extractor
+    extractors : mapping of str to Matrix
         By the backbone's name, in order.
     batch_size : int
     made_by : mapping of str to mapping
         Each engine's provenance, by the backbone's name.
     """
 
-    extractors: Mapping[str, Extractor]
+    extractors: Mapping[str, Matrix]
     batch_size: int
     made_by: Mapping[str, Mapping[str, str]]
 
@@ -67,10 +69,14 @@ def locate(backbones: Sequence[Backbone], settings: Settings, offline: bool, lis
     if wanted:
         fetch_all(wanted, settings.weights, listener)
     files = [find(backbone) for backbone in backbones]
+    different = [file for file in dict.fromkeys(files) if file is not None]
     with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
-        precision = settings.features.precision
-        work = pool.map(lambda backbone, file: _located(backbone, file, precision), backbones, files)
-        return tuple(work)
+        digests = dict(zip(different, pool.map(digest_file, different), strict=True))
+    precision = settings.features.precision
+    return tuple(
+        Located(backbone, file, backbone.identity(digests[file] if file else f"random:{backbone.seed}", precision))
+        for backbone, file in zip(backbones, files, strict=True)
+    )
 
 
 def absent(backbones: Sequence[Backbone]) -> dict[str, Download]:
@@ -146,15 +152,10 @@ def find_recorded(name: str, identity: Identity, hints: Sequence[str], folder: P
     )
 
 
-def _located(backbone: Backbone, weights: Path | None, precision: str) -> Located:
-    digest = f"random:{backbone.seed}" if weights is None else digest_file(weights)
-    return Located(backbone, weights, backbone.identity(digest, precision))
-
-
 def prepare(
     located: Sequence[Located], engine: str, batch_size: int | None, n_images: int, listener: Listener, announce: bool
 ) -> Prepared:
-    """Make all backbones ready, each on the engine that suits its precision.
+    """Make all backbones ready, each on the engine that suits its precision; one network for all its poolings.
 
     Parameters
     ----------
@@ -185,24 +186,38 @@ def prepare(
         try:
             return runs.prepare(item, batch_size), runs.provenance()
         except EngineError as error:
-            if engine != "auto" or item.basis is not None:
+            if engine != "auto" or item.identity.precision == "int8":
                 raise
             runs = engines.choose("tensorflow", item.identity.precision).engine
             listener.warn(f"{error}; {item.backbone.name} runs on tensorflow")
             return runs.prepare(item, batch_size), runs.provenance()
 
-    extractors: dict[str, Extractor] = {}
-    made_by: dict[str, Mapping[str, str]] = {}
-    with listener.track("build", len(located), "backbone") as advance, ThreadPoolExecutor() as pool:
-        for item, (extractor, provenance) in zip(located, pool.map(prepare_one, located), strict=True):
-            extractors[item.backbone.name], made_by[item.backbone.name] = extractor, provenance
+    networks: dict[object, Located] = {}
+    for item in located:
+        networks.setdefault(_network(item), item)
+    made: dict[object, tuple[Extractor, Mapping[str, str]]] = {}
+    with listener.track("build", len(networks), "backbone") as advance, ThreadPoolExecutor() as pool:
+        for key, found in zip(networks, pool.map(prepare_one, networks.values()), strict=True):
+            made[key] = found
             advance(1)
     if why := cache.complaint():
         listener.warn(
             f"the cache of compiled models, {why}: networks are built anew in every run; "
             f"let {cache.VARIABLE} name another folder"
         )
-    return Prepared(extractors, batch_size, made_by)
+    ready = {item.backbone.name: (item, *made[_network(item)]) for item in located}
+    return Prepared(
+        {name: matrix(item, extractor) for name, (item, extractor, _) in ready.items()},
+        batch_size,
+        {name: provenance for name, (*_, provenance) in ready.items()},
+    )
+
+
+def _network(item: Located) -> object:
+    """What decides what a backbone's network computes: all but what comes before and after it."""
+    ranges = item.basis.part(RANGES) if item.basis else None
+    bare = replace(item.identity, pooling="", views="", basis=ranges.digest if ranges else "")
+    return bare, item.backbone.weights == "imagenet"
 
 
 def folder_being_loaded() -> Path | None:

@@ -6,7 +6,7 @@ import pickle
 import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,41 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stackcls import extraction, loading, rejecting
-from stackcls.backbones import Backbone, Identity, Located
-from stackcls.bases import Basis
+from stackcls.backbones import Identity, Located, in_order
 from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage
 from stackcls.familiarity import Familiarity
 from stackcls.learned import LearnedStack
 from stackcls.listener import Listener, Silent
 from stackcls.loading import Prepared
+from stackcls.modelbackbone import ModelBackbone as ModelBackbone  # by this name in older pickles too
 from stackcls.settings import FeatureSettings, Limits
 
 if typing.TYPE_CHECKING:
     from stackcls.stack import StackedClassifier
 
 ImageLike = str | Path | NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ModelBackbone:
-    """One backbone of a model, and where its weights were.
-
-    Attributes
-    ----------
-    backbone : Backbone
-    identity : Identity
-    width : int
-    hints : tuple of str
-        Where the weights lay at fitting: relative to the model's folder, then absolute.
-    basis : Basis or None
-        What was fitted on a sample of the images before the features could be made (8-bit ranges).
-    """
-
-    backbone: Backbone
-    identity: Identity
-    width: int
-    hints: tuple[str, ...]
-    basis: Basis | None = None
 
 
 @dataclass(frozen=True)
@@ -240,12 +218,18 @@ class StackModel:
         named = features.model_fields_set
         self.engine = features.engine if "engine" in named else self.engine
         self.batch_size = features.batch_size if "batch_size" in named else self.batch_size
-        for key in ("precision", "pooling"):
-            wanted, own = getattr(features, key), sorted({getattr(item.identity, key) for item in self.backbones})
-            if key in named and own != [wanted]:
+        wanted: dict[str, set[str]] = {
+            "precision": {features.precision},
+            "pooling": set(features.pooling),
+            "views": {", ".join(in_order(features.views))},
+        }
+        for key, values in wanted.items():
+            own = {str(getattr(item.identity, key)) for item in self.backbones}
+            if key in named and own != values:
                 listener.warn(
-                    f"features.{key}: {wanted!r} is not used: the model was fitted on {', '.join(own)} features, and "
-                    "predicts with such; for others run `stackcls features` and `stackcls fit`"
+                    f"features.{key}: {' and '.join(map(repr, sorted(values)))} is not used: the model was fitted on "
+                    f"{' and '.join(sorted(own))} features, and predicts with such; for others run `stackcls features` "
+                    "and `stackcls fit`"
                 )
 
     def check_identities(self, found: Mapping[str, Identity], where: str) -> None:
@@ -258,14 +242,15 @@ class StackModel:
                     "run `stackcls features` with the model's backbones"
                 )
             if item.identity == replace(found[name], basis=item.identity.basis) != found[name]:
+                words = item.basis.words if item.basis else "numbers"
                 raise IdentityMismatch(
-                    f"{where}: {name!r} was made on other 8-bit ranges than the model's; "
-                    "give the images instead, since the model brings its ranges"
+                    f"{where}: {name!r} was made on other {words} than the model's; "
+                    "give the images instead, since the model brings its own"
                 )
             if differences := item.identity.differences(replace(found[name], basis=item.identity.basis)):
                 remedy = "run `stackcls features --replace` with the model's settings, or fit a new model"
                 if item.basis is not None:
-                    remedy = "give the images instead, since the model brings its 8-bit ranges"
+                    remedy = f"give the images instead, since the model brings its {item.basis.words}"
                 raise IdentityMismatch(
                     f"{where}: {name!r} was made otherwise than for the model ({'; '.join(differences)}): {remedy}"
                 )
@@ -279,10 +264,13 @@ class StackModel:
         if self._prepared is None or self._prepared[0] < n_images:
             with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
                 stack = pool.submit(self._predictor)  # Python's work, beside that of compiled code
-                weights = list(pool.map(self._find_weights, self.backbones))
+                files: dict[tuple[str, str], Future[Path | None]] = {}  # several matrices may be of one network
+                keys = [(item.identity.architecture, item.identity.weights) for item in self.backbones]
+                for key, item in zip(keys, self.backbones, strict=True):
+                    files[key] = files.get(key) or pool.submit(self._find_weights, item)
                 located = [
-                    Located(item.backbone, file, item.identity, item.basis)
-                    for item, file in zip(self.backbones, weights, strict=True)
+                    Located(item.backbone, files[key].result(), item.identity, item.basis)
+                    for key, item in zip(keys, self.backbones, strict=True)
                 ]
                 prepared = loading.prepare(located, self.engine, self.batch_size, n_images, listener, announce=False)
                 stack.result()

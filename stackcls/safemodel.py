@@ -25,7 +25,8 @@ from stackcls.bases import Basis
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.familiarity import MOST_AXES, Familiarity, Space
 from stackcls.learned import LearnedStack, Linear
-from stackcls.model import ModelBackbone, StackModel
+from stackcls.model import StackModel
+from stackcls.modelbackbone import ModelBackbone
 from stackcls.settings import MAX_BATCH
 
 FORMAT, VERSION = "stackcls-model", 1
@@ -200,7 +201,7 @@ def backbones_of(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     for number, (item, width) in enumerate(zip(description.backbones, description.stack.widths, strict=True)):
         basis = None if item.basis is None else Basis(*item.basis, _array(arrays, f"basis.{number}", "f4"))
         backbone, identity = Backbone.from_dict(item.backbone), Identity(**item.identity)  # type: ignore[arg-type]
-        check_described(backbone, identity, basis)
+        check_described(backbone, identity, basis, width)
         found.append(ModelBackbone(backbone, identity, width, item.hints, basis))
     return tuple(found)
 

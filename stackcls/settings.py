@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,6 +19,9 @@ from stackcls.artifacts import Artifacts
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+Pooling = Literal["average", "max", "covariance"]
+View = Literal["original", "hflip", "center_crop", "center_crop_hflip"]
+VIEWS: tuple[str, ...] = get_args(View)
 MIN_SIDE, MAX_SIDE = 16, 4096
 ARTICLE = ("vgg19", "resnet50", "inception_v3", "xception")
 
@@ -52,6 +56,22 @@ class Arguments(Section):
         return self.model_dump(exclude_unset=True)
 
 
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _once_each(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("is empty; name at least one, or leave the key out")
+    if twice := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"names {', '.join(twice)} more than once; name each once")
+    return values
+
+
+_Poolings = Annotated[tuple[Pooling, ...], BeforeValidator(_listed), AfterValidator(_once_each)]
+_Views = Annotated[tuple[View, ...], BeforeValidator(_listed), AfterValidator(_once_each)]
+
+
 class BackboneEntry(Section):
     """One entry of `features.backbones`, as written; `backbones.resolve` fills what is left open."""
 
@@ -64,7 +84,8 @@ class BackboneEntry(Section):
     seed: int = Field(0, ge=0, le=2**32 - 1)
     layer: str | None = None
     preprocessing: str | None = None
-    pooling: Literal["average", "max"] | None = None
+    pooling: _Poolings | None = None
+    views: _Views | None = None
 
     @model_validator(mode="after")
     def _name_can_be_stored(self) -> "BackboneEntry":
@@ -126,8 +147,8 @@ class FeatureSettings(Section):
     )
     engine: Literal["auto", "tensorflow", "openvino"] = "auto"
     precision: Precision = "float32"
-    pooling: Literal["average", "max"] = "average"
-    views: tuple[Literal["original"]] = ("original",)
+    pooling: _Poolings = ("average",)
+    views: _Views = ("original",)
     batch_size: Annotated[int | None, BeforeValidator(_batch_size)] = None
     max_pixels: int = Field(Limits.max_pixels, ge=1, le=2**31 - 1)
     image_seconds: float = Field(Limits.seconds, gt=0, le=24 * 3600)

@@ -14,6 +14,7 @@ from stackcls.damage import Finding
 from stackcls.errors import ModelError, StoreDamaged, StoreError, WeightsError
 from stackcls.listener import Listener
 from stackcls.safemodel import Origin
+from stackcls.settings import VIEWS
 from stackcls.store import Store
 from stackcls.storeformat import read_header
 
@@ -127,12 +128,18 @@ def _store_facts(store: Store) -> dict[str, Any]:
         "rejected": len(table.rejected),
         "source": table.source,
         "backbones": {
-            name: {"features": info.width, "precision": info.identity.precision, "pooling": info.identity.pooling}
+            name: {"features": info.width, **_made(info.identity)}
             | {key: value for key, value in info.provenance.items() if isinstance(value, str)}
             for name, info in store.matrices.items()
         },
         "made with": dict(store.created_with),
     }
+
+
+def _made(identity: Identity) -> dict[str, str]:
+    """What a reader wants to know of how a matrix was made."""
+    views = {} if identity.views == VIEWS[0] else {"views": identity.views}
+    return {"precision": identity.precision, "pooling": identity.pooling, **views}
 
 
 def _describe(path: Path) -> _Described:
@@ -196,8 +203,7 @@ def _model_facts(described: _Described) -> dict[str, Any]:
         "recipe": described.recipe,
         "accuracy in cross-validation": {"stack": described.origin.scores.get("stack")},
         "backbones": {
-            name: {"precision": identity.precision, "pooling": identity.pooling, "weights": identity.weights}
-            for name, identity in described.identities.items()
+            name: {**_made(identity), "weights": identity.weights} for name, identity in described.identities.items()
         },
         "made with": dict(described.created_with),
     }

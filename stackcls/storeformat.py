@@ -147,7 +147,7 @@ def read_info(file: h5py.File, name: str, n_rows: int) -> MatrixInfo:
     provenance = json.loads(dataset.attrs["provenance"])
     if not isinstance(provenance, dict) or not isinstance(provenance.get("configured"), dict):
         raise ValueError("its provenance does not say which backbone made it")
-    check_described(Backbone.from_dict(provenance["configured"]), identity, basis)
+    check_described(Backbone.from_dict(provenance["configured"]), identity, basis, int(dataset.shape[1]))
     return MatrixInfo(identity, provenance, int(dataset.shape[1]), basis)
 
 

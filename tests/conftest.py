@@ -25,7 +25,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared: 
 
 @dataclass
 class FakeExtractor:
-    """Mean colours of a grid over the image, mixed by a seeded matrix: fast, and different for every backbone."""
+    """Mean colours of a grid over the image, each mixed by a seeded matrix: fast, and different for every backbone."""
 
     input_size: int
     width: int
@@ -37,9 +37,10 @@ class FakeExtractor:
         assert images.shape[1:] == (self.input_size, self.input_size, 3)
         self.batches.append(len(images))
         side = self.input_size // 4
-        means = images.reshape(len(images), 4, side, 4, side, 3).mean(axis=(2, 4)).reshape(len(images), -1)
+        means = images.reshape(len(images), 4, side, 4, side, 3).mean(axis=(2, 4)).reshape(len(images), 16, 1, 3)
         # Row by row, so that a row's features cannot depend on its neighbours.
-        return np.stack([(row / 255) @ self.mix for row in means]).astype(np.float32)
+        mix = 16 * self.mix.reshape(16, 3, self.width)
+        return np.stack([((row / 255) @ mix).reshape(4, 4, self.width) for row in means]).astype(np.float32)
 
 
 @dataclass
@@ -61,8 +62,8 @@ class FakeEngine:
         batches = self.batches.setdefault(backbone.name, [])
         mix = np.random.default_rng(backbone.seed).normal(size=(48, self.width))
         if located.identity.precision == "int8":
-            assert located.basis is not None
-            mix = np.round(mix / located.basis.values[0]) * located.basis.values[0]
+            ranges = located.basis.part("int8-ranges")
+            mix = np.round(mix / ranges.values[0]) * ranges.values[0]
         return FakeExtractor(backbone.input_size, self.width, mix, batches)
 
     def calibrate(self, located: Located, names: Sequence[str], sample: engines.Sample) -> Basis:

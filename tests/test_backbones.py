@@ -130,6 +130,37 @@ def test_unknown_architectures_are_refused_with_close_ones(entry, message):
         resolve(entry)
 
 
+@pytest.mark.parametrize(
+    ("poolings", "names"),
+    [
+        ("average", ["vgg19"]),
+        ("max", ["vgg19"]),
+        ("covariance", ["vgg19+covariance"]),
+        (["covariance", "average"], ["vgg19+covariance", "vgg19"]),
+        (["max", "average"], ["vgg19+max", "vgg19"]),
+        (["max", "covariance"], ["vgg19", "vgg19+covariance"]),
+    ],
+)
+def test_matrices_of_one_backbone_are_told_apart_by_a_suffix(poolings, names):
+    found = resolve("vgg19", pooling=poolings)
+    assert [item.name for item in found] == names
+    assert [item.pooling for item in found] == ([poolings] if isinstance(poolings, str) else poolings)
+
+
+def test_which_views_there_are_decides_and_not_their_order():
+    first, second = (resolve("vgg19", views=views)[0] for views in (["hflip", "original"], ["original", "hflip"]))
+    assert first.identity("sha", "float32") == second.identity("sha", "float32")
+    assert Backbone.from_dict({**first.to_dict(), "views": ["hflip", "original"]}) == first
+    with pytest.raises(ValueError, match="views hflip, hflip: each can be given once"):
+        Backbone.from_dict({**first.to_dict(), "views": ["hflip", "hflip"]})
+
+
+def test_a_record_from_before_there_were_views_is_of_the_original():
+    written = resolve("vgg19")[0].to_dict()
+    del written["views"]
+    assert Backbone.from_dict(written) == resolve("vgg19")[0]
+
+
 DECIDING = {
     "architecture": "MobileNetV2",
     "arguments": (("alpha", 1.0),),
@@ -137,6 +168,7 @@ DECIDING = {
     "layer": "conv_pw_11",
     "pooling": "max",
     "preprocessing": "torch",
+    "views": ("original", "hflip"),
 }
 # A name, and where weights were found, say nothing about the features; their content does.
 NOT_DECIDING = {"name": "other", "weights": "elsewhere/w.h5", "seed": 3}

@@ -4,12 +4,17 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from stackcls.stages import fit
+from stackcls.store import Store
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import label_suspects as label_suspects
 import rendering
+import richer
 from running import Measured, Results, run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="measures processes as POSIX systems do")
@@ -64,3 +69,21 @@ def test_a_failing_command_is_a_result():
     measured = run([sys.executable, "-c", "import sys; sys.exit('it broke')"])
     assert measured.error == "status 1: it broke"
     assert measured.memory > 0
+
+
+def test_stacks_of_some_matrices_err_as_fit_says(hard):
+    """The fits are shared among stacks, and nothing else is done than `fit` does."""
+    report = fit.run(hard).report
+    with Store(hard.files.features) as store:
+        y = store.table.labels.astype(np.int64)
+        matrices = {name: store.read_rows(name, np.arange(len(y))) for name in store.matrices}
+    found = richer.errors(matrices, y, {"all": list(matrices), "one": ["one"]}, hard.cv.seed)
+    wrong = sum(map(sum, report.confusion)) - sum(row[at] for at, row in enumerate(report.confusion))
+    assert found["all"] == wrong > 0
+    assert found["one"] > 0
+
+
+def test_the_table_says_how_many_errors_are_gone():
+    errors = {kind: [30, 32] for kind in richer.KINDS} | {"plain": [40, 42]}
+    said = richer.table({"birds": {"errors": errors, "megabytes": dict.fromkeys(richer.KINDS, 5.0)}})
+    assert "| views | 31.0 ± 12.7 | -24% | 5 |" in said

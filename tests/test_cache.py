@@ -209,7 +209,7 @@ def test_a_key_is_all_that_decides_what_the_network_computes():
     key = cache.key_of(located, form="a")
     assert key == cache.key_of(replace(located, backbone=replace(backbone, name="another")), form="a")
     assert key != cache.key_of(located, form="b")
-    elsewhere = {"resize", "views", "precision", "basis"}
+    elsewhere = {"resize", "views", "precision", "pooling", "basis"}
     for field in json.loads(located.identity.to_json()):
         changed = replace(located, identity=replace(located.identity, **{field: "x"}))
         assert key != cache.key_of(replace(located, backbone=replace(backbone, weights="a.h5")), form="a")

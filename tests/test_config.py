@@ -31,7 +31,8 @@ def test_defaults_are_the_articles():
     assert settings == Settings()
     assert (settings.images, settings.artifacts) == (Path("data/images"), Path("artifacts"))
     assert tuple(entry.name for entry in settings.features.backbones) == ARTICLE
-    assert (settings.features.pooling, settings.features.precision) == ("average", "float32")
+    assert (settings.features.pooling, settings.features.precision) == (("average",), "float32")
+    assert settings.features.views == ("original",)
     assert settings.features.batch_size is None
     assert (settings.stack.recipe, settings.stack.base.C, settings.stack.meta.C) == ("in-sample", 1.0, 1.0)
     assert (settings.cv.folds, settings.cv.seed) == (3, 0)
@@ -169,8 +170,15 @@ BAD_SETTINGS = [
     ),
     ({"stack": {"base": {"c": 1}}}, r"stack\.base\.c: unknown key; known here are C"),
     ({"features": {"backbones": [{**MOBILE, "size": 3}]}}, r"features\.backbones\.0\.size: unknown key; .*input_size"),
-    ({"features": {"pooling": "median"}}, r"features\.pooling: 'median' is not one of average, max$"),
-    ({"features": {"views": ["hflip"]}}, r"features\.views\.0: 'hflip' is not one of original$"),
+    ({"features": {"pooling": "median"}}, r"features\.pooling\.0: 'median' is not one of average, max, covariance$"),
+    ({"features": {"pooling": []}}, r"features\.pooling: is empty; name at least one"),
+    ({"features": {"pooling": ["max", "max"]}}, r"features\.pooling: names max more than once; name each once$"),
+    ({"features": {"views": ["vflip"]}}, r"features\.views\.0: 'vflip' is not one of original, hflip, center_crop, "),
+    ({"features": {"views": ["hflip", "hflip"]}}, r"features\.views: names hflip more than once"),
+    (
+        {"features": {"backbones": [{"name": "vgg16", "views": []}]}},
+        r"features\.backbones\.0\.views: is empty",
+    ),
     ({"features": {"engine": "torch"}}, r"features\.engine: 'torch' is not one of auto, tensorflow, openvino$"),
     ({"features": {"precision": "int4"}}, r"features\.precision: 'int4' is not one of float32, bfloat16, int8$"),
     *(

@@ -39,10 +39,11 @@ class Clock:
 
 def test_the_first_batch_and_padded_ones_do_not_count(monkeypatch):
     timed = costs.Timed(Clock(monkeypatch).extractor([9.0, 0.2, 0.6, 5.0]), 4)
-    assert timed.seconds_per_image is None
+    assert timed.seconds(1) is None
     for count in (4, 4, 4, 3):
         assert timed(np.zeros((count, 1))).shape == (count, 3)
-    assert timed.seconds_per_image == pytest.approx(0.8 / 8)
+    assert timed.seconds(1) == pytest.approx(0.8 / 8)
+    assert timed.seconds(2) == pytest.approx(0.8 / 4)
 
 
 def test_a_timed_extractor_is_the_extractor():

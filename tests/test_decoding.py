@@ -14,6 +14,7 @@ from stackcls.errors import SourceError, UnreadableImage
 from stackcls.extraction import ImageInput
 from stackcls.settings import Limits
 from stackcls.stages import features, fit
+from stackcls.views import Frame
 from tests.conftest import make_settings, write_photos
 
 HANGS = "took longer than 0.2 s to decode; raise features.image_seconds"
@@ -212,9 +213,10 @@ import sys
 from pathlib import Path
 from stackcls import extraction
 from stackcls.settings import Limits
+from stackcls.views import Frame
 inputs = [extraction.ImageInput(name, Path(name)) for name in ("slow.jpg", "good.png", "slow.jpg")]
-for loaded in extraction.load(inputs, (4,), 3, Limits(seconds=0.5), workers=2):
-    print(loaded if isinstance(loaded, Exception) else loaded[4][0, 0].tolist())
+for loaded in extraction.load(inputs, (Frame(4),), 3, Limits(seconds=0.5), workers=2):
+    print(loaded if isinstance(loaded, Exception) else loaded[Frame(4)][0, 0].tolist())
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=300
@@ -274,8 +276,8 @@ def test_images_of_any_size_share_memory(tmp_path, monkeypatch):
     for number in range(6):
         Image.new("RGB", (40, 10 + number), (number, 0, 0)).save(tmp_path / f"{number}.png")
     inputs = [ImageInput(str(number), tmp_path / f"{number}.png") for number in range(6)]
-    loaded = list(extraction.load(inputs, (4,), 6, Limits(seconds=60), workers=4))
-    assert [int(item[4][0, 0, 0]) for item in loaded] == list(range(6))
+    loaded = list(extraction.load(inputs, (Frame(4),), 6, Limits(seconds=60), workers=4))
+    assert [int(item[Frame(4)][0, 0, 0]) for item in loaded] == list(range(6))
 
 
 def test_out_of_memory_rejects_the_image(tmp_path, monkeypatch):
@@ -284,7 +286,7 @@ def test_out_of_memory_rejects_the_image(tmp_path, monkeypatch):
 
     (tmp_path / "x.png").write_bytes(b"x")
     monkeypatch.setattr(images, "read_bytes", fail)
-    (loaded,) = extraction.load([ImageInput("x.png", tmp_path / "x.png")], (4,), 1)
+    (loaded,) = extraction.load([ImageInput("x.png", tmp_path / "x.png")], (Frame(4),), 1)
     assert isinstance(loaded, UnreadableImage)
     assert str(loaded) == "x.png: not enough memory to read it"
 

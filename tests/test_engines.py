@@ -1,12 +1,15 @@
 """Engines against Keras's own documented use, one backbone at a time; slow, since TensorFlow is imported."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from stackcls import backbones, config, engines
+from stackcls import backbones, config, covariance, engines, matrices
 from stackcls.backbones import Located
 from stackcls.errors import ConfigError, WeightsError
 from stackcls.files import digest_file
@@ -27,13 +30,32 @@ def resolve(**entry) -> backbones.Backbone:
     return backbones.resolve(settings.features)[0]
 
 
+class Pooled(NamedTuple):
+    """A prepared network with its pooling."""
+
+    width: int
+    input_size: int
+    run: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, images):
+        return self.run(images)
+
+
 def prepare(engine, backbone, weights, batch_size, precision="float32"):
     digest = digest_file(weights) if weights else f"random:{backbone.seed}"
-    return engine.prepare(Located(backbone, weights, backbone.identity(digest, precision)), batch_size)
+    located = Located(backbone, weights, backbone.identity(digest, precision))
+    network = engine.prepare(located, batch_size)
+    return Pooled(network.width, network.input_size, lambda images: matrices.pool_of(located)([network(images)]))
 
 
 def noise(count: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def photos(count: int) -> np.ndarray:
+    """Smooth noise: white noise has hardly any covariance."""
+    small = np.random.default_rng(1).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    return small.repeat(8, axis=1).repeat(8, axis=2)
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -127,6 +149,33 @@ def test_max_pooling_is_the_largest_over_positions(engine, tmp_path: Path):
     mean = prepare(engine, resolve(**entry, pooling="average"), tmp_path / "m.keras", BATCH)(images)
     assert mean.shape == (3, 3)
     assert not np.allclose(mean, largest)
+
+
+def test_all_poolings_are_of_one_feature_map(engine):
+    """Against Keras's own; covariances agree between engines, and with other batch sizes to the bit."""
+    import keras
+
+    (bundled,) = backbones.resolve(config.build({"features": {"backbones": ["mini_vgg"]}}).features)
+    digest = digest_file(bundled.file)
+    images = photos(6)
+    prepared = Located(bundled, bundled.file, bundled.identity(digest, "float32"))
+    maps = engine.prepare(prepared, BATCH)(images[:BATCH])
+    theirs = keras.saving.load_model(bundled.file).predict(images[:BATCH] / np.float32(127.5) - 1, verbose=0)
+    assert maps.shape == theirs.shape == (BATCH, 8, 8, 96)
+    assert np.allclose(maps, theirs, rtol=1e-4, atol=1e-5)
+
+    fit = covariance.Fit("b")
+    fit.add(theirs)
+    basis = fit.basis()
+    expected = covariance.pool([theirs], covariance.components(basis), "b")
+    pooled = replace(bundled, pooling="covariance")
+    located = Located(pooled, bundled.file, pooled.identity(digest, "float32")).with_basis(basis)
+    found = {}
+    for size in (1, 3, BATCH):
+        network, pool = engine.prepare(located, size), matrices.pool_of(located)
+        found[size] = np.concatenate([pool([network(images[at : at + size])]) for at in range(0, BATCH, size)])[:BATCH]
+    assert np.allclose(found[BATCH], expected, atol=0.02)
+    assert all(np.array_equal(rows, found[BATCH]) for rows in found.values())
 
 
 @pytest.mark.parametrize(("mode", "low", "high"), [("tf", -1, 1), ("none", 0, 255), ("caffe", -123.68, 151.061)])

@@ -9,6 +9,7 @@ import pytest
 
 from stackcls import extraction, images
 from stackcls.extraction import ImageInput
+from stackcls.matrices import bare
 from tests.conftest import write_photo
 
 
@@ -36,7 +37,8 @@ def array_inputs(count):
 
 def run(inputs, batch_size=4, extractors=None, **options):
     extractors = extractors or {"one": Recorder()}
-    return list(extraction.extract(inputs, extractors, batch_size, **options))
+    matrices = {name: bare(extractor) for name, extractor in extractors.items()}
+    return list(extraction.extract(inputs, matrices, batch_size, **options))
 
 
 def test_order_is_kept_whoever_decodes_first(monkeypatch):
@@ -120,7 +122,7 @@ def test_endless_inputs_are_read_only_a_little_ahead():
         for last in taken:
             yield ImageInput(f"array {last}", plain(last))
 
-    batches = extraction.extract(endless(), {"one": Recorder()}, 4)
+    batches = extraction.extract(endless(), {"one": bare(Recorder())}, 4)
     for number in range(5):
         batch = next(batches)
         assert batch.positions == tuple(range(4 * number, 4 * number + 4))
@@ -133,7 +135,7 @@ def decoding_threads():
 
 
 def test_threads_end_when_the_reader_stops_early():
-    batches = extraction.extract((ImageInput("x", plain(1)) for _ in itertools.count()), {"one": Recorder()}, 2)
+    batches = extraction.extract((ImageInput("x", plain(1)) for _ in itertools.count()), {"one": bare(Recorder())}, 2)
     next(batches)
     assert decoding_threads()
     batches.close()

@@ -264,10 +264,11 @@ import re, sys
 from pathlib import Path
 from stackcls import extraction
 from stackcls.settings import Limits
+from stackcls.views import Frame
 inputs = [extraction.ImageInput(name, Path(name)) for name in sys.argv[2:]]
 limits = Limits(max_pixels=int(sys.argv[1]), seconds=600)
-for loaded in extraction.load(inputs, (8,), 8, limits, workers=4):
-    print("rejected" if isinstance(loaded, Exception) else loaded[8].mean())
+for loaded in extraction.load(inputs, (Frame(8),), 8, limits, workers=4):
+    print("rejected" if isinstance(loaded, Exception) else loaded[Frame(8)].mean())
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stackcls import backbones, config, engines
+from stackcls import backbones, config, covariance, engines, matrices
 from stackcls.backbones import Located
-from stackcls.bases import Basis
+from stackcls.bases import Basis, joined
 from stackcls.engines import cache
 from stackcls.errors import EngineError
 from stackcls.files import digest_file
@@ -36,6 +36,8 @@ def photos(count, size, seed=0):
 
 
 def cosine(one, two):
+    if one.ndim == 4:
+        one, two = one.mean(axis=(1, 2)), two.mean(axis=(1, 2))
     return (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
 
 
@@ -88,7 +90,8 @@ def test_the_written_ranges_make_the_network_that_nncf_made(engine, ranges):
     ours = engine.prepare(located("int8").with_basis(ranges), BATCH)(images)
     exact = engine.prepare(located("float32"), BATCH)(images)
     # A weight half-way between two steps may go either way; anything else amiss costs more than narrowing itself.
-    assert np.linalg.norm(ours - compiled([images])[0]) < np.linalg.norm(compiled([images])[0] - exact) / 2
+    ours, theirs, exact = (maps.mean(axis=(1, 2)) for maps in (ours, compiled([images])[0], exact))
+    assert np.linalg.norm(ours - theirs) < np.linalg.norm(theirs - exact) / 2
 
 
 def test_the_same_sample_gives_the_same_ranges(engine, ranges, tmp_path, monkeypatch):
@@ -118,6 +121,25 @@ def test_ranges_of_a_known_sample_are_not_fitted_again(engine, ranges):
 def test_ranges_of_another_network_are_refused(engine, ranges, basis):
     with pytest.raises(EngineError, match=r"'mini_xception': the 8-bit ranges .* another form .*--refit"):
         engine.prepare(located("int8").with_basis(basis(ranges)), BATCH)
+
+
+def test_covariances_of_an_8_bit_network_are_near_those_of_the_exact_one(engine, ranges):
+    pooled = {}
+    for precision, parts in (("float32", []), ("int8", [ranges])):
+        item = located(precision)
+        network = engine.prepare(item.with_basis(*parts) if parts else item, BATCH)
+        fit = covariance.Fit("b")
+        fit.add(network(photos(BATCH, SIZE)))
+        backbone = replace(item.backbone, pooling="covariance")
+        whole = Located(backbone, item.weights, backbone.identity(item.identity.weights, precision))
+        whole = whole.with_basis(joined([*parts, fit.basis()]))
+        # The ranges are found in the basis of both.
+        pooled[precision] = matrices.pool_of(whole)([engine.prepare(whole, BATCH)(photos(BATCH, SIZE, seed=1))])
+        assert np.array_equal(engine.prepare(whole, BATCH)(photos(2, SIZE)), network(photos(2, SIZE)))
+    assert not np.array_equal(pooled["int8"], pooled["float32"])
+    # Each has components of its own, so that only how alike two images are can be compared.
+    alike = [rows @ rows.T / covariance.LENGTH**2 for rows in pooled.values()]
+    assert abs(alike[0] - alike[1]).max() < 0.1
 
 
 def test_int8_without_ranges_is_refused(engine):

@@ -257,7 +257,7 @@ def array(name, value):
         (change_backbone(architecture="imagenet_utils"), "backbone.architecture: 'imagenet_utils' is not a known one"),
         (change_backbone(architecture="__class__"), "backbone.architecture: '__class__' is not a known one"),
         (change_backbone(preprocessing="exec"), "backbone.preprocessing: Input should be 'keras', 'caffe'"),
-        (change_backbone(pooling="exec"), "backbone.pooling: Input should be 'average' or 'max'"),
+        (change_backbone(pooling="exec"), "backbone.pooling: Input should be 'average', 'max' or 'covariance'"),
         (change_backbone(input_size=10**6), "backbone.input_size: Input should be less than or equal to 4096"),
         (change_backbone(name=5), "backbone.name: Input should be a valid string"),
         (change_backbone(weights=None), "backbone.weights: Input should be a valid string"),

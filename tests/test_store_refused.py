@@ -1,11 +1,16 @@
 """Feature files that are damaged, cut short, newer, or none at all."""
 
+import json
+
 import h5py
 import pytest
 
+from stackcls.bases import Basis
 from stackcls.errors import StoreError, StoreMissing
+from stackcls.stages import features
 from stackcls.store import Store
 from tests import test_store
+from tests.conftest import make_settings
 from tests.sealing import seal
 
 written = test_store.written
@@ -65,3 +70,27 @@ def test_a_checksum_alone_is_not_enough(tmp_path):
 def test_a_missing_file_says_how_to_make_one(tmp_path):
     with pytest.raises(StoreMissing, match=r"features\.h5: no feature file there; `stackcls features` makes one"):
         Store(tmp_path / "features.h5")
+
+
+@pytest.mark.parametrize("damage", ["fewer", "gone"])
+def test_a_store_with_other_components_than_it_says_is_refused(photos, tmp_path, fake_engine, damage):
+    settings = make_settings(photos, tmp_path / "artifacts", features={"pooling": "covariance"})
+    features.run(settings)
+    with h5py.File(settings.files.features, "r+") as file:
+        dataset, group = file["features/one+covariance"], file["bases/one+covariance"]
+        values = group["values"][:5]
+        said = {**json.loads(dataset.attrs["identity"]), "basis": ""}
+        del file["bases/one+covariance"]
+        if damage == "fewer":
+            basis = Basis("principal-components", '{"channels": 8, "components": 8, "length": 10.0}', values)
+            group = file.create_group("bases/one+covariance")
+            group.attrs["kind"] = basis.kind
+            group.create_dataset("layout", data=basis.layout, dtype=h5py.string_dtype("utf-8"))
+            group.create_dataset("values", data=values)
+            said["basis"] = basis.digest
+        dataset.attrs["identity"] = json.dumps(said, sort_keys=True)
+    seal(settings.files.features)
+    with pytest.raises(
+        StoreError, match=r"features/one\+covariance: .*(5 numbers|basis is missing; principal-components is needed)"
+    ):
+        Store(settings.files.features)

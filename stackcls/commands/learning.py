@@ -24,7 +24,7 @@ def init(target: Path, force: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be computed.")
 @click.option("--offline", is_flag=True, help="Never fetch weights.")
 @click.option("--replace", is_flag=True, help="Let finished features be replaced or dropped.")
-@click.option("--refit", is_flag=True, help="Fit 8-bit ranges anew on the images as they are now.")
+@click.option("--refit", is_flag=True, help="Fit 8-bit ranges and principal components anew on the images of now.")
 @strict_option
 def features(
     config: Path | None,

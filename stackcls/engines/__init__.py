@@ -27,7 +27,7 @@ class Extractor(Protocol):
     Attributes
     ----------
     width : int
-        Number of features.
+        Number of features, or of channels where the network gives a feature map.
     input_size : int
         Side length of the images it takes.
     """
@@ -36,7 +36,10 @@ class Extractor(Protocol):
     input_size: int
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn RGB images, shape (n, input_size, input_size, 3), n up to the batch size, into (n, width) features.
+        """Run RGB images, shape (n, input_size, input_size, 3), n up to the batch size, through the network.
+
+        What comes out is a feature map, shape (n, height, width, channels), or has shape (n, width) where the network
+        ends with features. Pooling is not part of the network, so that several matrices can be made in one pass.
 
         A row depends on its own image alone: a batch that is not full is padded, and the padding dropped.
         """
@@ -59,7 +62,7 @@ class Engine(Protocol):
         """Why this machine cannot compute in that precision with this engine, as a clause; None if it can."""
 
     def prepare(self, located: Located, batch_size: int) -> Extractor:
-        """Build one backbone, or take it from the cache of compiled models.
+        """Build one backbone without its pooling, or take it from the cache of compiled models.
 
         Raises
         ------

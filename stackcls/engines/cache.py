@@ -55,7 +55,7 @@ def key_of(located: Located, **made_with: str) -> str:
     # Keras builds some networks otherwise for published weights than for the same file under a name of one's own.
     said["published"] = located.backbone.weights == "imagenet"
     # None of these is in the network: they come before it, after it, or are in `made_with`.
-    for elsewhere in ("resize", "views", "precision", "basis"):
+    for elsewhere in ("resize", "views", "precision", "pooling", "basis"):
         del said[elsewhere]
     return hashlib.sha256(json.dumps([said, made_with], sort_keys=True).encode()).hexdigest()[:40]
 

@@ -13,7 +13,7 @@ from typing import Any
 from stackcls.backbones import Located
 from stackcls.engines import keras_models
 
-FORMAT = "1"
+FORMAT = "2"
 
 _ONE_IMPORT = threading.Lock()
 # Keras counts layers and seeds random weights for the whole process.

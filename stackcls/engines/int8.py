@@ -18,10 +18,9 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset13
 
-from stackcls.bases import Basis
+from stackcls.bases import RANGES, Basis
 from stackcls.errors import ConfigError, EngineError
 
-KIND = "int8-ranges"
 Floats = NDArray[np.float32]
 
 
@@ -74,7 +73,7 @@ def fit_ranges(model: openvino.Model, images: NDArray[np.uint8]) -> Basis:
             _note_constants(step, before[name], note)
     flat = [array.ravel() for kind in layout for array in values[kind]]
     return Basis(
-        KIND,
+        RANGES,
         json.dumps({**layout, "network": network}, sort_keys=True),
         np.concatenate([np.empty(0, np.float32), *flat]),
     )

@@ -1,4 +1,4 @@
-"""Backbones as Keras models: from 8-bit RGB images to pooled features."""
+"""Backbones as Keras models: from 8-bit RGB images to feature maps, or to features."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def build(backbone: Backbone, weights: Path | None) -> tuple[keras.Model, Callab
     Returns
     -------
     model : keras.Model
-        From preprocessed float32 images to features, shape (n, width).
+        From preprocessed float32 images to a feature map, shape (n, height, width, channels), or to features, shape
+        (n, width).
     preprocess : callable
         From float32 RGB in 0..255 to what the model takes, on tensors.
     input_size : int
@@ -73,14 +74,11 @@ def build(backbone: Backbone, weights: Path | None) -> tuple[keras.Model, Callab
             f"features.backbones: {backbone.name!r} gives {getattr(output, 'shape', 'several outputs')}; "
             "a feature map (n, height, width, channels) or features (n, width) are needed: name such a `layer`"
         )
-    if len(output.shape) == 4:
-        pools = {"average": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
-        output = pools[backbone.pooling]()(output)
     return keras.Model(network.input, output), _preprocessing(backbone), int(network.input_shape[1])
 
 
 def in_precision(model: keras.Model, precision: str) -> keras.Model:
-    """Rebuild a model for narrower arithmetic; its weights, and the last layer, which pools, stay float32.
+    """Rebuild a model for narrower arithmetic; its weights, and a last layer that gives features, stay float32.
 
     Parameters
     ----------
@@ -93,7 +91,7 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
     """
     import keras
 
-    last = model.layers[-1].name
+    last = model.layers[-1].name if len(model.output_shape) == 2 else None
 
     def again(layer: keras.Operation) -> keras.Operation:
         if not isinstance(layer, keras.layers.Layer):

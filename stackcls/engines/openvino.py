@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls.backbones import Located
-from stackcls.bases import Basis
+from stackcls.bases import RANGES, Basis
 from stackcls.engines import Extractor, Sample, cache, graphs, pad
 from stackcls.errors import EngineError, StackclsError, WriteError
 
@@ -121,7 +121,7 @@ class OpenVINOEngine:
         """The network with its weights as 8-bit integers and its ranges set."""
         from stackcls.engines import int8
 
-        basis = located.basis
+        basis = located.basis.part(RANGES) if located.basis else None
         if basis is None:
             raise EngineError(f"{located.backbone.name!r}: int8 needs ranges, and there are none")
 

@@ -73,7 +73,8 @@ def run(
     replace : bool
         Allow finished features to be replaced, or dropped.
     refit : bool
-        Fit bases (8-bit ranges) anew on the images as they are now, and replace the matrices made on the old ones.
+        Fit bases (8-bit ranges, principal components) anew on the images as they are now, and replace the matrices made
+        on the old ones.
     listener : Listener, optional
 
     Returns

@@ -14,7 +14,8 @@ from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError
 from stackcls.files import replacing, together, write_text
 from stackcls.listener import Listener, Silent
-from stackcls.model import ModelBackbone, StackModel
+from stackcls.model import StackModel
+from stackcls.modelbackbone import ModelBackbone
 from stackcls.report import pictures, text
 from stackcls.report.results import Report
 from stackcls.safemodel import Origin
