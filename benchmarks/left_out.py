@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from stackcls import config, stack, trainingdata, unknowns, validation
 from stackcls.decisions import probabilities
-from stackcls.familiarity import certain, odds
+from stackcls.familiarity import certain, scores
 from stackcls.listener import Silent
 from stackcls.report.results import STACK
 from stackcls.settings import Settings
@@ -43,11 +43,12 @@ def measure(data: TrainingSet, group: NDArray[np.int64], settings: Settings) -> 
         test[np.flatnonzero(~away)[held_out]] = True
         part = np.flatnonzero(~test), np.flatnonzero(test)
         said = validation.predict_held_out(every, part, settings, lambda _: None)
-        ((_, familiarity),) = unknowns.familiarities(every, [part], False, lambda _: None)
+        ((_, looks),) = unknowns.familiarities(every, [part], False, lambda _: None)
         shares = probabilities(said[STACK], validated.model.temperature)
         averaged = np.mean([said[name] for name in data.names], axis=0).max(axis=1)
-        scores = averaged, shares.max(axis=1), familiarity, certain(weights, odds(shares), familiarity)
-        areas.append([float(roc_auc_score(~away[test], score)) for score in scores])
+        found = scores(shares, *looks)
+        compared = averaged, found[0], found[1], certain(weights, found)
+        areas.append([float(roc_auc_score(~away[test], score)) for score in compared])
     means: list[float] = np.mean(areas, axis=0).tolist()
     return means
 

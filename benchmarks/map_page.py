@@ -1,9 +1,9 @@
-"""Size of the page of a map, how soon it is drawn, and frames per second while it is dragged and zoomed.
+"""Size of the page of a map, how soon it is drawn, and drawings per second while it is dragged and zoomed.
 
     python benchmarks/map_page.py [--images 1000 10000 100000] [--chromium /usr/bin/chromium]
 
-The points are generated; the small pictures are 500 bytes of noise each, as real ones of 32 pixels. Without a GPU a
-browser draws in software. On a machine in use, processor time per drawing says more than drawings per second.
+The points are generated; the small pictures are 500 bytes of noise each, as real ones of 32 pixels. There is no
+GPU. On a machine in use, processor time per drawing says more than drawings per second.
 """
 
 import argparse
