@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from stackcls import engines, weightfiles
+from stackcls import engines, seen, weightfiles
 from stackcls.backbones import SAVED, Backbone, Identity, Located, architectures, bundled_file
 from stackcls.engines import Engine, Extractor, cache
 from stackcls.errors import EngineError, WeightsError
@@ -147,6 +147,8 @@ def find_recorded(name: str, identity: Identity, hints: Sequence[str], folder: P
 
 def _located(backbone: Backbone, weights: Path | None, precision: str) -> Located:
     digest = f"random:{backbone.seed}" if weights is None else digest_file(weights)
+    if weights is not None:
+        seen.read(weights)  # which refuses a file that has lost its record, before hours of work
     return Located(backbone, weights, backbone.identity(digest, precision))
 
 

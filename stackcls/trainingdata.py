@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stackcls import backbones
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
 from stackcls.listener import Listener
+from stackcls.seen import short_hashes
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
 from stackcls.training import TrainingSet, class_counts, images_needed
@@ -28,12 +30,15 @@ class TrainingRows:
         The store's row of each row of `data`.
     notes : list of str
         What was left out, and what else a careful reader should know.
+    seen : ndarray of uint64
+        Images, by content hash, that fine-tuning of a backbone saw; none of them is among the rows.
     """
 
     data: TrainingSet
     table: ImageTable
     rows: np.ndarray
     notes: list[str]
+    seen: NDArray[np.uint64]
 
 
 def choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -93,6 +98,8 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     keep = table.labels >= 0
     if not keep.all():
         notes.append(f"{int((~keep).sum())} images without a label were left out")
+    hashes = seen_by_any(store, names)
+    keep &= ~_seen_rows(store, names, hashes, keep, notes)
     groups = None
     if (table.groups >= 0).any():
         alone = len(table.group_names) + np.arange(len(table.groups))
@@ -125,7 +132,36 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     )
     if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
         raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
-    return TrainingRows(data, table, rows, notes)
+    return TrainingRows(data, table, rows, notes, hashes)
+
+
+def seen_by_any(store: Store, names: Sequence[str]) -> NDArray[np.uint64]:
+    """Images, by content hash, that fine-tuning of any of these backbones saw."""
+    seen = [info.seen for name in names if (info := store.matrices[name]).seen is not None]
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *seen]))
+
+
+def _seen_rows(
+    store: Store, names: Sequence[str], hashes: NDArray[np.uint64], labelled: NDArray[np.bool_], notes: list[str]
+) -> NDArray[np.bool_]:
+    """Rows that no fold may learn from or score: images that fine-tuning saw, and images of their groups."""
+    table = store.table
+    rows: NDArray[np.bool_] = np.isin(short_hashes(table.sha256), hashes)
+    groups = np.unique(table.groups[rows])
+    rows |= np.isin(table.groups, groups[groups >= 0])
+    if not (rows & labelled).any():
+        return rows
+    tuned = ", ".join(name for name in names if store.matrices[name].seen is not None)
+    if not (labelled & ~rows).any():
+        raise TrainingError(
+            f"{store.path}: fine-tuning of {tuned} saw all {int(labelled.sum())} labelled images, or others of their "
+            "groups, and on those no honest score can be had: fine-tune on a smaller share (finetune.share), add "
+            "images, or leave it out of features.backbones"
+        )
+    notes.append(
+        f"{int((rows & labelled).sum())} images that fine-tuning of {tuned} saw, or of their groups, were left out"
+    )
+    return rows
 
 
 @dataclass(frozen=True)

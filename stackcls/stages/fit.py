@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stackcls import analyses, loading, locks, model, modelfile, reporting, trainingdata, validation
+from stackcls import analyses, loading, locks, modelfile, reporting, seen, trainingdata, validation
 from stackcls.analyses import Findings
 from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError
@@ -106,7 +106,7 @@ def _write(
         backbones=items,
         engine=settings.features.engine,
         batch_size=settings.features.batch_size,
-        trained_on=model.short_hashes([training.table.sha256[row] for row in training.rows]),
+        trained_on=np.union1d(seen.short_hashes([training.table.sha256[row] for row in training.rows]), training.seen),
         created_with=report.created_with,
     )
     with together(first=files.safe_model, last=files.model_card):
