@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from stackcls.report import text
+from stackcls.report import curves, text
 from stackcls.report.results import Report
+from stackcls.report.tuned import Tuned, is_tuned
 
 
 def run(paths: Sequence[Path]) -> str:
@@ -13,17 +14,23 @@ def run(paths: Sequence[Path]) -> str:
     Parameters
     ----------
     paths : sequence of Path
-        Files that `stackcls fit` or `stackcls evaluate --output` wrote.
+        Files that `stackcls fit`, `stackcls evaluate --output` or `stackcls finetune` wrote.
 
     Raises
     ------
     SourceError
         If one of them is no report.
     """
+    runs = [Tuned.load(path) for path in paths if is_tuned(path)]
+    paths = [path for path in paths if not is_tuned(path)]
     reports = [Report.load(path) for path in paths]
-    if len(reports) == 1:
-        return text.summary(reports[0])
-    return text.side_by_side(dict(zip(_short_names(paths), reports, strict=True)))
+    tables = []
+    if reports:
+        named = dict(zip(_short_names(paths), reports, strict=True))
+        tables.append(text.summary(reports[0]) if len(reports) == 1 else text.side_by_side(named))
+    if runs:
+        tables.append(curves.summary(runs[0]) if len(runs) == 1 else curves.side_by_side(runs))
+    return "\n".join(tables)
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
