@@ -15,7 +15,10 @@ from stackcls.stages import features as features_stage
 from tests.conftest import FAKE_BACKBONES, write_photos
 
 HEAVY = ("tensorflow", "keras", "sklearn", "mlxtend", "numpy", "scipy", "h5py", "joblib", "PIL", "matplotlib")
-VERBS = ("init", "features", "fit", "predict", "evaluate", "report", "similar", "check", "backbones", "weights", "demo")
+VERBS = (
+    *("init", "features", "fit", "finetune", "predict", "evaluate", "report", "similar"),
+    *("check", "backbones", "weights", "demo"),
+)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 def load(path: Path) -> Checkpoint | None:
     """Read what `save` wrote; None where there is nothing, or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             said = json.loads(file["arr_0"].tobytes())
             first, second, third = said["counts"]
             arrays = [file[f"arr_{number}"] for number in range(1, 1 + first + second + third)]

@@ -24,13 +24,15 @@ class EventLog:
     """
 
     def __init__(self, folder: Path, history: Sequence[Epoch]) -> None:
-        summary = import_tensorflow().summary
-        self._scalar = summary.scalar
+        tensorflow = import_tensorflow()
+        self._constant, self._write = tensorflow.constant, tensorflow.summary.write
+        # As `tf.summary.scalar`, which asks for TensorBoard itself.
+        self._scalars = tensorflow.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"}, data_class=1)
         self._writers = {}
         for part in PARTS:
             for old in (folder / part).glob("events.out.tfevents.*"):
                 old.unlink()
-            self._writers[part] = summary.create_file_writer(str(folder / part))
+            self._writers[part] = tensorflow.summary.create_file_writer(str(folder / part))
         for epoch in history:
             self.add(epoch)
 
@@ -39,7 +41,7 @@ class EventLog:
         for part, tags in PARTS.items():
             with self._writers[part].as_default(step=epoch.epoch):
                 for tag, name in tags.items():
-                    self._scalar(tag, getattr(epoch, name))
+                    self._write(tag, self._constant(getattr(epoch, name), "float32"), metadata=self._scalars)
             self._writers[part].flush()
 
     def close(self) -> None:

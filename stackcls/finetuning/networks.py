@@ -131,7 +131,7 @@ def built(
     optimizer.build(model.trainable_variables)
     learned = sum(int(np.prod(one.shape)) for one in model.trainable_variables)
     try:
-        yield Network(backbone, running, model, preprocess, _name(preprocess), size, learned)
+        yield Network(backbone, running, model, preprocess, preprocessing_name(preprocess), size, learned)
     finally:
         keras.backend.clear_session()
 
@@ -260,8 +260,8 @@ class _PartRates(keras.optimizers.Adam):  # type: ignore[misc]
         super().update_step(gradient, variable, learning_rate * multiplier)
 
 
-def _name(preprocess: Callable[[Tensor], Tensor]) -> str:
-    """Which of the named ways to preprocess one is: that of an architecture is known by function only."""
+def preprocessing_name(preprocess: Callable[[Tensor], Tensor]) -> str:
+    """Which of `backbones.PREPROCESSING` a function is: that of an architecture has no name."""
     probe = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3) * 20
     found = np.asarray(preprocess(keras.ops.convert_to_tensor(probe)))
     for name in PREPROCESSING:
