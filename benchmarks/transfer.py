@@ -2,10 +2,10 @@
 
     python benchmarks/transfer.py CIFAR10_FOLDER FOLDER [--seeds 3] [--images 1000] [--epochs 8]
 
-CIFAR10_FOLDER holds `train.npz`: `jpeg` (the files' bytes, joined), `offsets`, `labels`, `classes`. Images, networks and
-results go into FOLDER. For each seed the network of `mini_vgg` is trained from random weights on eight
-classes; then, on 200 images of each of the other two, from random weights, its head alone, and as a whole. Accuracy is
-on 1,000 more images of each, which neither training nor the choice of the epoch saw. What is finished is not repeated.
+CIFAR10_FOLDER holds `train.npz`: `jpeg` (the files' bytes, joined), `offsets`, `labels`, `classes`. Images, networks
+and results go into FOLDER. For each seed the network of `mini_vgg` is trained from random weights on eight classes;
+then, on 200 images of each of the other two (a fifth of them tell the best epoch), from random weights, its head alone,
+and as a whole. Accuracy is on 1,000 more images of each, which neither saw. What is finished is not repeated.
 """
 
 import argparse
