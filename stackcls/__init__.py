@@ -31,6 +31,7 @@ from stackcls.errors import (
 
 if TYPE_CHECKING:
     from stackcls.config import read as read_settings
+    from stackcls.lookup import Neighbours as Neighbours
     from stackcls.model import StackModel as StackModel
     from stackcls.modelfile import load as load
     from stackcls.settings import Settings as Settings
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 
 # Looked up on first use, so that importing the package loads no scientific library.
 _LAZY = {
+    "Neighbours": ("stackcls.lookup", "Neighbours"),
     "Settings": ("stackcls.settings", "Settings"),
     "StackModel": ("stackcls.model", "StackModel"),
     "StackedClassifier": ("stackcls.stack", "StackedClassifier"),
@@ -60,6 +62,7 @@ __all__ = [
     "IdentityMismatch",
     "ModelError",
     "ModelMissing",
+    "Neighbours",
     "Settings",
     "SourceError",
     "SourceMissing",

@@ -76,6 +76,26 @@ class Artifacts:
         return self.folder / "duplicates.csv"
 
     @property
+    def map_picture(self) -> Path:
+        """The images in a plane, similar ones together."""
+        return self.folder / "map.png"
+
+    @property
+    def map_drawing(self) -> Path:
+        """The same, to be scaled."""
+        return self.folder / "map.svg"
+
+    @property
+    def map_page(self) -> Path:
+        """The same as a page for a browser, with the images."""
+        return self.folder / "map.html"
+
+    @property
+    def map_table(self) -> Path:
+        """The same as coordinates."""
+        return self.folder / "map.csv"
+
+    @property
     def holdout(self) -> Path:
         """Prediction of each image that was held out."""
         return self.folder / "holdout_predictions.csv"

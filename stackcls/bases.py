@@ -1,10 +1,14 @@
 """What is fitted on a sample of the images before a feature matrix can be made: the matrix's basis."""
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+SHORT = 16  # digits of a hash: enough to tell images apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,3 +36,13 @@ class Basis:
             state.update(len(part).to_bytes(8, "little"))
             state.update(part)
         return state.hexdigest()
+
+    def fitted_on(self, sha256: Sequence[str]) -> "Basis":
+        """Return the same basis with the content hashes of the images that it was fitted on."""
+        said = {**json.loads(self.layout), "sample": sorted(digest[:SHORT] for digest in sha256)}
+        return replace(self, layout=json.dumps(said, sort_keys=True))
+
+    @property
+    def sample(self) -> frozenset[str]:
+        """First 16 digits of those hashes; empty where they were not recorded."""
+        return frozenset(json.loads(self.layout).get("sample", ()))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import engines, extraction
+from stackcls import engines, extraction, splits
 from stackcls.backbones import Located
 from stackcls.bases import Basis
 from stackcls.blocks import BlockFolder
@@ -20,7 +20,7 @@ from stackcls.store import Store
 
 SAMPLE_SIZE = 64
 AHEAD = 8
-KEPT_BACK = frozenset({"test", "testing", "val", "valid", "validation", "holdout"})
+UPPER_HALF = 0.5  # shares that are held out are drawn from the lower end
 
 
 def known_bases(
@@ -90,7 +90,7 @@ def fit_bases(
     listener.say(f"fitting 8-bit ranges on {len(sample.names)} of the images; they are kept until --refit")
     with listener.track("calibrate", len(missing), "backbone") as advance:
         for item in missing:
-            basis = chosen.calibrate(item, sample.names, sample.pixels)
+            basis = chosen.calibrate(item, sample.names, sample.pixels).fitted_on(sample.names)
             folder.keep_basis(item.identity.digest, basis)
             fitted[item.backbone.name] = item.with_basis(basis)
             advance(1)
@@ -102,10 +102,12 @@ def _needs(item: Located) -> bool:
 
 
 class _Sample:
-    """Images drawn by a hash of seed and content: the same ones whatever they are called."""
+    """Images drawn by a hash of seed and content, from those that no hold-out of up to half the images would take."""
 
     def __init__(self, listing: Listing, seed: int) -> None:
-        entries = [entry for entry in listing.kept if (entry.split or "").lower() not in KEPT_BACK] or listing.kept
+        entries = [entry for entry in listing.kept if not splits.is_kept_back(entry.split)] or listing.kept
+        kept = [entry for entry in entries if splits.place(entry.group or entry.path) >= UPPER_HALF]
+        entries = kept if len(kept) >= SAMPLE_SIZE else entries
         by_content: Mapping[str, ImageEntry] = {listing.sha256[entry.path]: entry for entry in entries}
         order = sorted(by_content, key=lambda digest: hashlib.sha256(f"{seed} {digest}".encode()).hexdigest())
         self._limits = listing.limits

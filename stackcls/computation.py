@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import extraction, loading
+from stackcls import costs, extraction, loading
 from stackcls.backbones import Located
 from stackcls.blocks import Block, BlockFolder
 from stackcls.errors import UnreadableImage
@@ -84,11 +84,12 @@ def compute(
         item.identity.digest: {**prepared.made_by[item.backbone.name], "configured": item.backbone.to_dict()}
         for item in chosen
     }
+    clocks = {name: costs.Timed(item, prepared.batch_size) for name, item in prepared.extractors.items()}
     while work:  # again only for copies of images whose own file could not be read
         bad: list[UnreadableImage] = []
         with listener.track("features", sum(map(len, work.values())), "image") as advance:
             for names, inputs in work.items():
-                subset = {name: prepared.extractors[name] for name in names}
+                subset = {name: clocks[name] for name in names}
                 with _Writer(folder, digests, made_by) as writer:
                     for batch in extraction.extract(inputs, subset, prepared.batch_size, listing.limits):
                         hashes = [inputs[position].sha256 or "" for position in batch.positions]
@@ -99,6 +100,8 @@ def compute(
                         advance(len(batch.positions) + len(batch.failures))
         listing.reject(bad)
         work = _group_work(listing, located, done)
+    made = {name: (digest, prepared.made_by[name]["engine"]) for name, digest in digests.items()}
+    costs.keep({key: clocks[name].seconds_per_image for name, key in made.items()})
 
 
 class _Writer:

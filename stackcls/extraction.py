@@ -59,6 +59,13 @@ class Extracted:
 Loaded = dict[int, images.Pixels]
 
 
+def as_input(image: str | Path | NDArray[np.uint8], number: int) -> ImageInput:
+    """An image as a user gives it: a file, or the pixels of the image of that number."""
+    if isinstance(image, np.ndarray):
+        return ImageInput(f"array {number}", image)
+    return ImageInput(str(image), Path(image))
+
+
 def extract(
     inputs: Iterable[ImageInput],
     extractors: Mapping[str, Extractor],

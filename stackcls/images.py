@@ -88,7 +88,11 @@ def hash_file(path: Path, name: str, limits: Limits) -> str:
 
 
 def decode(
-    data: bytes, name: str, limits: Limits | None = None, admit: Callable[[int], None] | None = None
+    data: bytes,
+    name: str,
+    limits: Limits | None = None,
+    admit: Callable[[int], None] | None = None,
+    draft: int | None = None,
 ) -> Image.Image:
     """Decode one image to 8-bit RGB, upright.
 
@@ -102,6 +106,8 @@ def decode(
         Of which `max_pixels` is kept here.
     admit : callable, optional
         Called with the number of pixels before they are decoded; may wait.
+    draft : int, optional
+        Sides that are enough: a larger JPEG may come out smaller, in less time, but no side below this.
 
     Returns
     -------
@@ -123,6 +129,8 @@ def decode(
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check(image, name, limits)
+            if draft is not None:
+                image.draft(None, (draft, draft))
             if admit is not None:
                 admit(image.width * image.height)
             image.load()

@@ -1,5 +1,6 @@
 """From backbones as configured to extractors ready to run: weights found, identities known, graphs compiled."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -204,3 +205,18 @@ def prepare(
             f"let {cache.VARIABLE} name another folder"
         )
     return Prepared(extractors, batch_size, made_by)
+
+
+def folder_being_loaded() -> Path | None:
+    """Folder of the file that joblib is reading just now.
+
+    Weights may lie beside the model, and unpickling has no other way to learn where that is than to look at the
+    caller, `joblib.load(filename)`.
+    """
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if frame.f_globals.get("__name__") == "joblib.numpy_pickle" and isinstance(
+            frame.f_locals.get("filename"), str | Path
+        ):
+            return Path(frame.f_locals["filename"]).absolute().parent
+    return None

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stackcls import extraction, loading
+from stackcls import extraction, loading, rejecting
 from stackcls.backbones import Backbone, Identity, Located
 from stackcls.bases import Basis
 from stackcls.errors import IdentityMismatch, ModelError, UnreadableImage
-from stackcls.extraction import ImageInput
+from stackcls.familiarity import Familiarity
 from stackcls.learned import LearnedStack
 from stackcls.listener import Listener, Silent
 from stackcls.loading import Prepared
@@ -55,10 +55,11 @@ class ModelBackbone:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's outcome: probabilities by class, shape (n_classes,), or why there are none."""
+    """One image's outcome: probabilities by class, shape (n_classes,), and certainty if asked; or why there is none."""
 
     probabilities: NDArray[np.float64] | None
     error: UnreadableImage | None
+    certainty: float | None = None
 
 
 class StackModel:
@@ -80,6 +81,7 @@ class StackModel:
         batch_size: int | None,
         trained_on: NDArray[np.uint64],
         created_with: Mapping[str, str],
+        familiarity: Familiarity | None = None,
     ) -> None:
         self._classifier: StackedClassifier | LearnedStack | bytes = classifier
         self.classes_ = np.array(class_names)
@@ -88,6 +90,7 @@ class StackModel:
         self.batch_size = batch_size
         self.trained_on = trained_on
         self.created_with = dict(created_with)
+        self.familiarity = familiarity
         self.folder: Path | None = None
         self._prepared: tuple[int, Prepared] | None = None
 
@@ -100,8 +103,8 @@ class StackModel:
         if "classifier" in state:  # written before the stack was pickled apart
             state = {**state, "_classifier": state["classifier"], "_prepared": None}
             del state["classifier"]
-        self.__dict__.update(state)
-        self.folder = _folder_being_loaded()
+        self.__dict__.update({"familiarity": None, **state})  # which models of before did not have
+        self.folder = loading.folder_being_loaded()
 
     @property
     def classifier(self) -> StackedClassifier:
@@ -115,13 +118,15 @@ class StackModel:
             self._classifier = stack.from_learned(self._classifier)
         return self._classifier
 
-    def predict(self, images: Sequence[ImageLike]) -> NDArray[np.str_]:
+    def predict(self, images: Sequence[ImageLike], reject: float | None = None) -> NDArray[np.str_]:
         """Labels of images, shape (n,).
 
         Parameters
         ----------
         images : sequence of str, Path or ndarray of uint8, shape (height, width, 3)
             Files, or RGB pixels.
+        reject : float, optional
+            Images whose `certainty` is below this are labelled `unknown`.
 
         Raises
         ------
@@ -129,25 +134,46 @@ class StackModel:
             If one of them cannot be read; it names the image.
         WeightsError
             If a backbone's weights are nowhere to be found.
+        ModelError
+            If the model cannot reject.
         """
-        labels: NDArray[np.str_] = self.classes_[self.predict_proba(images).argmax(axis=1)]
-        return labels
+        rejecting.check(self.familiarity, self.classes_, reject)
+        shares, certainty = self._all(images, reject is not None)
+        return rejecting.labels(self.classes_, shares, certainty, reject)
 
     def predict_proba(self, images: Sequence[ImageLike]) -> NDArray[np.float64]:
         """Probabilities of images, shape (n, n_classes), columns as `classes_`; raises as `predict`."""
+        return self._all(images, False)[0]
+
+    def certainty(self, images: Sequence[ImageLike]) -> NDArray[np.float64]:
+        """Probability that each label is right, shape (n,), counting on images of no known class (see `report.md`)."""
+        return self._all(images, True)[1]
+
+    def _all(self, images: Sequence[ImageLike], certain: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if isinstance(images, str | Path):
             images = [images]
-        rows = np.empty((len(images), len(self.classes_)))
-        for position, prediction in enumerate(self.iterate(images)):
+        shares, certainty = np.empty((len(images), len(self.classes_))), np.ones(len(images))
+        for position, prediction in enumerate(self.iterate(images, certain=certain)):
             if prediction.error is not None:
                 raise prediction.error
-            rows[position] = prediction.probabilities
-        return rows
+            shares[position] = prediction.probabilities
+            certainty[position] = prediction.certainty if certain else 1.0
+        return shares, certainty
 
-    def predict_features(self, features: Mapping[str, ArrayLike]) -> NDArray[np.str_]:
-        """Labels from stored features, shape (n,); takes what `predict_proba_features` takes."""
-        labels: NDArray[np.str_] = self.classes_[self.predict_proba_features(features).argmax(axis=1)]
-        return labels
+    def predict_features(self, features: Mapping[str, ArrayLike], reject: float | None = None) -> NDArray[np.str_]:
+        """Labels from stored features, shape (n,); takes what `predict_proba_features` and `predict` take."""
+        rejecting.check(self.familiarity, self.classes_, reject)
+        shares = self.predict_proba_features(features)
+        certainty = None if reject is None else self.certainty_features(features, shares)
+        return rejecting.labels(self.classes_, shares, certainty, reject)
+
+    def certainty_features(
+        self, features: Mapping[str, ArrayLike], shares: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """As `certainty`, from stored features, and their probabilities where these are there already."""
+        familiarity = rejecting.needed(self.familiarity)
+        shares = self.predict_proba_features(features) if shares is None else shares
+        return familiarity.certainty(shares, [np.asarray(features[item.backbone.name]) for item in self.backbones])
 
     def predict_proba_features(self, features: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
         """Probabilities from stored features, shape (n, n_classes).
@@ -183,19 +209,25 @@ class StackModel:
         return self._classifier if plain else self.classifier  # type: ignore[return-value]
 
     def iterate(
-        self, images: Sequence[ImageLike], listener: Listener | None = None, limits: Limits | None = None
+        self,
+        images: Sequence[ImageLike],
+        listener: Listener | None = None,
+        limits: Limits | None = None,
+        certain: bool = False,
     ) -> Iterator[Prediction]:
         """Yield one `Prediction` per image in order, with bounded memory; a bad image has its own."""
         prepared = self.prepared(len(images), listener or Silent())
-        inputs = (_as_input(image, number) for number, image in enumerate(images))
+        inputs = (extraction.as_input(image, number) for number, image in enumerate(images))
         for extracted in extraction.extract(inputs, prepared.extractors, prepared.batch_size, limits):
             outcome: dict[int, Prediction] = {
                 position: Prediction(None, error) for position, error in extracted.failures.items()
             }
             if extracted.positions:
                 shares = self.predict_proba_features(extracted.features)
+                found = self.certainty_features(extracted.features, shares) if certain else [None] * len(shares)
                 outcome |= {
-                    position: Prediction(row, None) for position, row in zip(extracted.positions, shares, strict=True)
+                    position: Prediction(row, None, sure)
+                    for position, row, sure in zip(extracted.positions, shares, found, strict=True)
                 }
             yield from (outcome[position] for position in sorted(outcome))
 
@@ -262,24 +294,3 @@ class StackModel:
 
     def _find_weights(self, item: ModelBackbone) -> Path | None:
         return loading.find_recorded(item.backbone.name, item.identity, item.hints, self.folder or Path())
-
-
-def _as_input(image: ImageLike, number: int) -> ImageInput:
-    if isinstance(image, np.ndarray):
-        return ImageInput(f"array {number}", image)
-    return ImageInput(str(image), Path(image))
-
-
-def _folder_being_loaded() -> Path | None:
-    """Folder of the file that joblib is reading just now.
-
-    Weights may lie beside the model, and unpickling has no other way to learn where that is than to look at the
-    caller, `joblib.load(filename)`.
-    """
-    frame = sys._getframe()
-    while frame := frame.f_back:  # type: ignore[assignment]
-        if frame.f_globals.get("__name__") == "joblib.numpy_pickle" and isinstance(
-            frame.f_locals.get("filename"), str | Path
-        ):
-            return Path(frame.f_locals["filename"]).absolute().parent
-    return None

@@ -4,8 +4,10 @@ import numpy as np
 
 from stackcls import scoring
 from stackcls.analyses import Findings
-from stackcls.report import text
+from stackcls.artifacts import Artifacts
 from stackcls.report.results import STACK, Report
+from stackcls.report.tables import comma_separated
+from stackcls.runtables import Tables
 from stackcls.settings import Settings
 from stackcls.training import TrainingSet
 from stackcls.trainingdata import TrainingRows
@@ -40,7 +42,8 @@ def report(
         suspects=findings.suspects,
         duplicates=findings.duplicates,
         unknown=findings.unknown,
-        notes=notes,
+        holdout=findings.holdout,
+        notes=[*notes, *findings.notes],
         settings={
             "base.C": str(settings.stack.base.C),
             "meta.C": str(settings.stack.meta.C),
@@ -63,4 +66,15 @@ def predictions_csv(training: TrainingRows, validated: Validated) -> str:
         *(labels[predictions.predicted(name)] for name in data.names),
     )
     header = ["path", "label", "fold", "predicted", "probability", *data.names]
-    return text.comma_separated([header, *zip(*columns, strict=True)])
+    return comma_separated([header, *zip(*columns, strict=True)])
+
+
+def tables(training: TrainingRows, validated: Validated, findings: Findings, files: Artifacts) -> Tables:
+    """The tables that are written beside the report."""
+    return Tables(
+        predictions=predictions_csv(training, validated),
+        probabilities=validated.shares,
+        suspects=findings.tables.get(files.suspects),
+        duplicates=findings.tables.get(files.duplicates),
+        holdout=findings.tables.get(files.holdout),
+    )

@@ -4,6 +4,7 @@ The file is one that every reader of safetensors opens. Its arrays are what the 
 metadata, `stackcls`, says in JSON what they are.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ from safetensors import numpy as arrays_of
 from stackcls.backbones import Backbone, Identity, check_described
 from stackcls.bases import Basis
 from stackcls.errors import ModelError, ModelMissing
+from stackcls.familiarity import MOST_AXES, Familiarity, Space
 from stackcls.learned import LearnedStack, Linear
 from stackcls.model import ModelBackbone, StackModel
 from stackcls.settings import MAX_BATCH
@@ -103,6 +105,7 @@ class Description:
     column_major: tuple[str, ...]
     origin: Origin
     created_with: dict[str, str]
+    familiarity: tuple[float, float, float] | None = None
 
 
 _DESCRIPTION = TypeAdapter(Description)
@@ -116,6 +119,8 @@ def dump(model: StackModel, origin: Origin) -> bytes:
     arrays: Arrays = {"trained_on": model.trained_on}
     for name, linear in zip(_names(len(learned.bases)), (*learned.bases, learned.meta), strict=True):
         arrays |= {f"{name}.coef": linear.coef, f"{name}.intercept": linear.intercept}
+    if model.familiarity is not None:
+        arrays |= _familiarity_arrays(model.familiarity)
     items = []
     for number, item in enumerate(model.backbones):
         basis = None if item.basis is None else (item.basis.kind, item.basis.layout)
@@ -136,6 +141,7 @@ def dump(model: StackModel, origin: Origin) -> bytes:
         column_major=tuple(sorted(name for name, array in arrays.items() if not array.flags.c_contiguous)),
         origin=origin,
         created_with=model.created_with,
+        familiarity=None if model.familiarity is None else model.familiarity.weights,
     )
     return _sealed(asdict(description), arrays)
 
@@ -236,6 +242,10 @@ def _build(description: Description, arrays: Arrays) -> StackModel:
         raise ValueError("stack: a temperature above 0, and one `converged` per backbone, are needed")
     expected = {"trained_on", *(f"{name}.{part}" for name in shapes for part in ("coef", "intercept"))}
     expected |= {f"basis.{number}" for number, item in enumerate(backbones) if item.basis is not None}
+    familiarity = None
+    if description.familiarity is not None:
+        familiarity = _familiarity(arrays, description.familiarity, said.widths, n_classes)
+        expected |= _familiarity_arrays(familiarity).keys()
     if unknown := arrays.keys() - expected:
         raise ValueError(f"unknown arrays: {', '.join(sorted(unknown))[:80]}")
     return StackModel(
@@ -246,6 +256,7 @@ def _build(description: Description, arrays: Arrays) -> StackModel:
         batch_size=description.batch_size,
         trained_on=_array(arrays, "trained_on", "u8"),
         created_with=description.created_with,
+        familiarity=familiarity,
     )
 
 
@@ -254,6 +265,27 @@ def _linear(arrays: Arrays, name: str, shape: tuple[int, int], column_major: boo
     if coef.shape != shape or intercept.shape != shape[:1]:
         raise ValueError(f"{name}: coef of shape {coef.shape} and intercept of shape {intercept.shape}; {shape} needed")
     return Linear(np.array(coef, order="F" if column_major else "C"), intercept)
+
+
+def _familiarity_arrays(familiarity: Familiarity) -> Arrays:
+    arrays: Arrays = {"space.counts": familiarity.counts}
+    for number, space in enumerate(familiarity.spaces):
+        arrays |= {f"space.{number}.{part.name}": getattr(space, part.name) for part in dataclasses.fields(space)}
+    return arrays
+
+
+def _familiarity(arrays: Arrays, weights: tuple[float, float, float], widths: tuple[int, ...], n: int) -> Familiarity:
+    counts, axes = _array(arrays, "space.counts", "i8"), min(n - 1, MOST_AXES)
+    if counts.shape != (n,) or not (counts > 0).all() or not all(map(math.isfinite, weights)):
+        raise ValueError("familiarity: finite weights, and images of every class, are needed")
+    spaces = []
+    for number, width in enumerate(widths):
+        parts = [_array(arrays, f"space.{number}.{part.name}", "f4") for part in dataclasses.fields(Space)]
+        shapes = [(width,), (width, axes), (n, axes), (axes,)]
+        if [part.shape for part in parts] != shapes or not (parts[-1] >= 0).all():
+            raise ValueError(f"space.{number}: arrays of shapes {shapes}, and no negative spread, are needed")
+        spaces.append(Space(*parts))
+    return Familiarity(tuple(spaces), counts, weights)
 
 
 def _array(arrays: Mapping[str, NDArray[Any]], name: str, *kinds: str) -> NDArray[Any]:

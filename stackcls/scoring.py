@@ -10,6 +10,7 @@ from scipy import optimize, stats
 from sklearn import metrics
 
 from stackcls.decisions import per_class, probabilities
+from stackcls.report.findings import Contribution, ReliabilityBin
 from stackcls.report.results import STACK, Calibration, ClassScore, Gain, McNemar, Score
 
 BINS = 15
@@ -101,6 +102,41 @@ def _corrected_interval(differences: Floats, fold: Ints) -> list[float] | None:
     return [float(differences.mean()) - reach, float(differences.mean()) + reach]
 
 
+def contributions(
+    predictions: Predictions, without: Mapping[str, Ints], seconds: Mapping[str, float | None]
+) -> dict[str, Contribution]:
+    """Compare the stack with the stack without each backbone, on the same folds.
+
+    Parameters
+    ----------
+    predictions : Predictions
+    without : mapping of str to ndarray of int, shape (n,)
+        Class of each image as predicted without that backbone.
+    seconds : mapping of str to float or None
+        What each backbone's features cost per image.
+    """
+    whole = score(predictions, STACK).folds
+    found = {}
+    for name, predicted in without.items():
+        right = predicted == predictions.given
+        folds = [float(right[predictions.fold == fold].mean()) for fold in np.unique(predictions.fold)]
+        adds = np.subtract(whole, folds)
+        interval = _corrected_interval(adds, predictions.fold)
+        found[name] = Contribution(float(np.mean(folds)), folds, float(adds.mean()), interval, seconds.get(name))
+    return found
+
+
+def interval(folds: Sequence[float]) -> list[float] | None:
+    """95 % interval of a mean over folds of equal size, as that of a gain."""
+    return _corrected_interval(np.asarray(folds), np.arange(len(folds)))
+
+
+def share_interval(share: float, count: int) -> list[float]:
+    """95 % interval of a share of `count` images (Wilson, Probable inference, JASA 22, 1927)."""
+    found = stats.binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
+    return [float(found.low), float(found.high)]
+
+
 def per_class_scores(predictions: Predictions, class_names: Sequence[str]) -> dict[str, ClassScore]:
     """Precision, recall, F1 and support of each class, for the stack."""
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -150,18 +186,27 @@ def cross_calibrated(decisions: Floats, given: Ints, fold: Ints) -> NDArray[np.f
 
 def calibration(shares: Floats, given: Ints, temperature: float) -> Calibration:
     """Errors of probabilities that were not fitted on these labels."""
-    return Calibration(expected_calibration_error(shares, given), _log_loss(shares, given), temperature)
+    bins = reliability(shares, given)
+    return Calibration(expected_calibration_error(bins), _log_loss(shares, given), temperature, bins)
 
 
-def expected_calibration_error(shares: Floats, given: Ints) -> float:
-    """Mean gap between the largest probability and the accuracy, over 15 bins of equal width.
+def reliability(shares: Floats, given: Ints) -> list[ReliabilityBin]:
+    """Mean largest probability and accuracy, over 15 bins of equal width."""
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == given
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    counts, sums, hits = (np.bincount(bins, weights, BINS) for weights in (None, confidence, right))
+    some = np.maximum(counts, 1)
+    columns = zip(counts.tolist(), (sums / some).tolist(), (hits / some).tolist(), strict=True)
+    return [ReliabilityBin(number / BINS, (number + 1) / BINS, *column) for number, column in enumerate(columns)]
+
+
+def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Mean gap between the largest probability and the accuracy, over the images in the bins.
 
     Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
     """
-    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == given
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.abs(np.bincount(bins, confidence, BINS) - np.bincount(bins, right, BINS))
-    return float(gaps.sum() / len(given))
+    gaps = [item.count * abs(item.confidence - item.accuracy) for item in bins]
+    return float(sum(gaps) / sum(item.count for item in bins))
 
 
 def _log_loss(shares: Floats, given: Ints) -> float:

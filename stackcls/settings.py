@@ -163,12 +163,25 @@ class StackSettings(Section):
     inner_folds: int = Field(3, ge=2, le=100)
 
 
+def _holdout(value: object) -> object:
+    """Read `split`, a share of the images, or nothing."""
+    try:
+        share = float(value) if isinstance(value, str) and value != "split" else value
+    except ValueError:
+        share = value
+    if share in (None, "split") or (isinstance(share, float) and 0 < share < 1):
+        return share
+    raise ValueError(f"holdout is {value!r}; `split`, or a share of the images between 0 and 1, is allowed")
+
+
 class CvSettings(Section):
     """How scores are measured."""
 
     folds: int = Field(3, ge=2, le=1000)
     seed: int = Field(0, ge=0, le=2**32 - 1)
     rare: Literal["error", "drop"] = "error"
+    groups: Literal["duplicates"] | None = None
+    holdout: Annotated[Literal["split"] | float | None, BeforeValidator(_holdout)] = None
 
 
 class ReportSettings(Section):

@@ -105,6 +105,17 @@ def scan(images: Path) -> Source:
     return source
 
 
+def root_of(images: Path) -> Path | None:
+    """The folder that a source's paths are relative to, without listing it; None where there is nothing."""
+    try:
+        if images.is_file():
+            return images.parent
+        root = images / "images" if all((images / name).exists() for name in CUB_FILES) else images
+        return root if root.is_dir() else None
+    except (OSError, ValueError):  # a name too long, a NUL in it
+        return None
+
+
 def is_image_name(name: str) -> bool:
     """Tell whether a file's name says that it is an image of a format that is read."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".")

@@ -84,10 +84,11 @@ class Store:
         """Read some rows of a matrix, which ascend, shape (rows, width); never holds them twice."""
         dataset = self._file["features"][name]
         found: Features = buffers.zeros((len(rows), dataset.shape[1]))
-        for start in range(0, len(dataset), ROWS):
-            low, high = np.searchsorted(rows, (start, start + ROWS))
-            if low < high:
-                found[low:high] = dataset[start : start + ROWS][rows[low:high] - start]
+        for start in np.unique(rows // ROWS).tolist():
+            first = start * ROWS
+            low, high = np.searchsorted(rows, (first, first + ROWS))
+            wanted = rows[low:high]
+            found[low:high] = dataset[wanted[0] : wanted[-1] + 1][wanted - wanted[0]]
         return found
 
     def chunks(self, name: str) -> Iterator[tuple[int, Features]]:

@@ -64,6 +64,8 @@ def check_classes(data: TrainingSet, settings: Settings) -> None:
     need = images_needed(settings)
     if too_rare := [(name, int(count)) for name, count in zip(data.class_names, counts, strict=True) if count < need]:
         unit = "images" if data.groups is None else "groups"
+        if settings.cv.groups == "duplicates":
+            unit = "images or groups of duplicates"
         listed = ", ".join(f"{name!r} has {count}" for name, count in too_rare[:NAMED])
         more = f" and {len(too_rare) - NAMED} more classes" if len(too_rare) > NAMED else ""
         raise TrainingError(

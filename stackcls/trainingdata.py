@@ -1,17 +1,18 @@
 """Which rows and matrices of a feature file are learned from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stackcls import backbones
+from stackcls import backbones, costs, exposure, grouping, holdouts
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
+from stackcls.holdouts import HeldOut, Ints, Mask
+from stackcls.inspect.duplicates import Found
 from stackcls.listener import Listener
-from stackcls.seen import short_hashes
+from stackcls.seen import Hashes
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
 from stackcls.training import TrainingSet, class_counts, images_needed
@@ -30,15 +31,27 @@ class TrainingRows:
         The store's row of each row of `data`.
     notes : list of str
         What was left out, and what else a careful reader should know.
+    held : HeldOut or None
+        Rows that are scored once, when all is fitted.
+    duplicates : Found
+        Among the rows of `data`.
+    given_groups : ndarray of int64, shape (n,), or None
+        Groups of these rows that duplicates have no part in.
     seen : ndarray of uint64
         Images, by content hash, that fine-tuning of a backbone saw; none of them is among the rows.
+    seconds_per_image : mapping of str to float or None
+        What each backbone's features cost on this machine; None where that is not known.
     """
 
     data: TrainingSet
     table: ImageTable
     rows: np.ndarray
     notes: list[str]
-    seen: NDArray[np.uint64]
+    held: HeldOut | None
+    duplicates: Found
+    given_groups: Ints | None
+    seen: Hashes
+    seconds_per_image: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -94,74 +107,122 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
             f"{store.path}: none of the {len(table.paths)} images has a label; `fit` needs class folders, or a "
             "manifest with a `label` column (path,label[,group][,split])"
         )
-    notes = []
-    keep = table.labels >= 0
-    if not keep.all():
-        notes.append(f"{int((~keep).sum())} images without a label were left out")
-    hashes = seen_by_any(store, names)
-    keep &= ~_seen_rows(store, names, hashes, keep, notes)
-    groups = None
-    if (table.groups >= 0).any():
-        alone = len(table.group_names) + np.arange(len(table.groups))
-        groups = np.where(table.groups >= 0, table.groups, alone)
-        notes.append("images of one group were kept in one fold")
-    if settings.cv.rare == "drop":
-        own_groups = None if groups is None else groups[keep]
-        counts = class_counts(table.labels[keep].astype(np.int64), own_groups, len(table.class_names))
-        rare = np.flatnonzero(counts < images_needed(settings))
-        if rare.size:
-            keep &= ~np.isin(table.labels, rare)
-            listed = ", ".join(table.class_names[index] for index in rare)
-            notes.append(f"classes too rare for the folds were left out: {listed}")
-    precisions = {name: store.matrices[name].identity.precision for name in names}
-    if len(set(precisions.values())) > 1:
-        listed = ", ".join(f"{name} {precision}" for name, precision in precisions.items())
-        notes.append(f"features of different precision were stacked: {listed}")
-    for note in notes:
-        listener.warn(note)
+    if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
+        raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
+    notes: list[str] = []
+    given = groups = _groups(table, notes)
+    found, note = grouping.look_for_fit(store, names, settings)
+    notes += [note] if note else []
+    if settings.cv.groups == "duplicates":
+        groups = grouping.merged(groups, found)
+    saw = exposure.find(store, names, groups, notes)
+    held, left_out = _hold_out(store, names, settings, groups, notes)
+    keep = _learned_from(table, held | left_out | saw.rows, groups, settings, notes)
+    if not keep.any():
+        raise TrainingError(f"{store.path}: no labelled image is left to learn from ({'; '.join(notes)})")
     rows = np.flatnonzero(keep)
     present, y = np.unique(table.labels[rows], return_inverse=True)
-    widths = tuple(store.matrices[name].width for name in names)
     data = TrainingSet(
         X=_Stored(store, tuple(names), rows),
         names=tuple(names),
-        widths=widths,
+        widths=tuple(store.matrices[name].width for name in names),
         y=y.astype(np.int64),
         class_names=tuple(table.class_names[index] for index in present),
         groups=None if groups is None else groups[rows],
     )
-    if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
-        raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
-    return TrainingRows(data, table, rows, notes, hashes)
-
-
-def seen_by_any(store: Store, names: Sequence[str]) -> NDArray[np.uint64]:
-    """Images, by content hash, that fine-tuning of any of these backbones saw."""
-    seen = [info.seen for name in names if (info := store.matrices[name]).seen is not None]
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *seen]))
-
-
-def _seen_rows(
-    store: Store, names: Sequence[str], hashes: NDArray[np.uint64], labelled: NDArray[np.bool_], notes: list[str]
-) -> NDArray[np.bool_]:
-    """Rows that no fold may learn from or score: images that fine-tuning saw, and images of their groups."""
-    table = store.table
-    rows: NDArray[np.bool_] = np.isin(short_hashes(table.sha256), hashes)
-    groups = np.unique(table.groups[rows])
-    rows |= np.isin(table.groups, groups[groups >= 0])
-    if not (rows & labelled).any():
-        return rows
-    tuned = ", ".join(name for name in names if store.matrices[name].seen is not None)
-    if not (labelled & ~rows).any():
-        raise TrainingError(
-            f"{store.path}: fine-tuning of {tuned} saw all {int(labelled.sum())} labelled images, or others of their "
-            "groups, and on those no honest score can be had: fine-tune on a smaller share (finetune.share), add "
-            "images, or leave it out of features.backbones"
+    held_out = None
+    if settings.cv.holdout is not None:
+        held_out = _held_out(
+            store,
+            data,
+            present.astype(np.int64),
+            held & ~saw.rows,
+            int((left_out & (table.labels >= 0)).sum()),
+            settings,
+            notes,
         )
-    notes.append(
-        f"{int((rows & labelled).sum())} images that fine-tuning of {tuned} saw, or of their groups, were left out"
-    )
-    return rows
+    _note_precisions(store, names, notes)
+    for note in notes:
+        listener.warn(note)
+    given = None if given is None else given[rows]
+    return TrainingRows(data, table, rows, notes, held_out, found.take(rows), given, saw.hashes, _costs(store, names))
+
+
+def _costs(store: Store, names: Sequence[str]) -> dict[str, float | None]:
+    made = [
+        (store.matrices[name].identity.digest, str(store.matrices[name].provenance.get("engine"))) for name in names
+    ]
+    return dict(zip(names, costs.known(made), strict=True))
+
+
+def _groups(table: ImageTable, notes: list[str]) -> Ints | None:
+    """Return the number of each image's group, an image without one being a group of its own; None without groups."""
+    if not (table.groups >= 0).any():
+        return None
+    notes.append("images of one group were kept in one fold")
+    return np.where(table.groups >= 0, table.groups, len(table.group_names) + np.arange(len(table.groups)))
+
+
+def _hold_out(
+    store: Store, names: Sequence[str], settings: Settings, groups: Ints | None, notes: list[str]
+) -> tuple[Mask, Mask]:
+    """Which images are held out, and which are not learned from since a copy, or one of their group, is held out."""
+    table, how = store.table, settings.cv.holdout
+    held, related = np.zeros((2, len(table.paths)), dtype=bool)
+    if how is None:
+        return held, related
+    held = holdouts.choose(table, how)
+    related = holdouts.relatives(table, held, groups)
+    if count := int((related & (table.labels >= 0)).sum()):
+        notes.append(f"{count} images were left out, since a copy of each, or one of its group, is held out")
+    for name in names:
+        basis = store.matrices[name].basis
+        sample = np.isin([digest[:16] for digest in table.sha256], list(basis.sample) if basis else [])
+        if seen := int((sample & held).sum()):
+            raise StoreError(
+                f"{store.path}: {name!r} was made with what was fitted on {seen} of the images that cv.holdout: "
+                f"{how!r} holds out: run `stackcls features --refit` with that setting, or hold out others"
+            )
+    return held, related
+
+
+def _learned_from(table: ImageTable, not_seen: Mask, groups: Ints | None, settings: Settings, notes: list[str]) -> Mask:
+    """Labelled images that are not kept back, without rare classes where the settings say so."""
+    keep: Mask = (table.labels >= 0) & ~not_seen
+    if count := int((table.labels < 0).sum()):
+        notes.append(f"{count} images without a label were left out")
+    if settings.cv.rare == "drop":
+        own_groups = None if groups is None else groups[keep]
+        counts = class_counts(table.labels[keep].astype(np.int64), own_groups, len(table.class_names))
+        rare = np.flatnonzero((counts < images_needed(settings)) & (counts > 0))
+        if rare.size:
+            keep &= ~np.isin(table.labels, rare)
+            listed = ", ".join(table.class_names[index] for index in rare)
+            notes.append(f"classes too rare for the folds were left out: {listed}")
+    return keep
+
+
+def _held_out(
+    store: Store, data: TrainingSet, present: Ints, held: Mask, left_out: int, settings: Settings, notes: list[str]
+) -> HeldOut:
+    """What is held out, of the classes that are learned."""
+    table = store.table
+    known = held & np.isin(table.labels, present)
+    if strange := int((held & (table.labels >= 0) & ~known).sum()):
+        notes.append(f"{strange} held-out images are of classes that are not learned, and were not scored")
+    rows = np.flatnonzero(known)
+    if not rows.size:
+        raise TrainingError(f"cv.holdout: {settings.cv.holdout!r} holds out no image of a class that is learned")
+    y = np.searchsorted(present, table.labels[rows])
+    unseen = replace(data, X=_Stored(store, data.names, rows), y=y, groups=None)
+    return HeldOut(str(settings.cv.holdout), unseen, tuple(table.paths[row] for row in rows), left_out)
+
+
+def _note_precisions(store: Store, names: Sequence[str], notes: list[str]) -> None:
+    precisions = {name: store.matrices[name].identity.precision for name in names}
+    if len(set(precisions.values())) > 1:
+        listed = ", ".join(f"{name} {precision}" for name, precision in precisions.items())
+        notes.append(f"features of different precision were stacked: {listed}")
 
 
 @dataclass(frozen=True)

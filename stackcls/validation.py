@@ -1,7 +1,7 @@
 """Cross-validation of the single backbones and the stack on the same folds, from the same base fits."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,9 @@ class Validated:
         Out-of-fold, of a linear SVM on each backbone.
     unconverged : tuple of str
         Backbones of which a logistic regression reached the limit of iterations.
+    without : mapping of str to ndarray of int64, shape (n,)
+        Out-of-fold classes predicted by the stack without one backbone, by that backbone's name; empty where it was not
+        asked for, and with one backbone.
     """
 
     model: stack.StackedClassifier
@@ -52,9 +55,12 @@ class Validated:
     shares: NDArray[np.float64]
     baselines: Predictions | None
     unconverged: tuple[str, ...]
+    without: Mapping[str, Ints] = field(default_factory=dict)
 
 
-def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listener: Listener) -> Validated:
+def cross_validate(
+    data: TrainingSet, settings: Settings, baseline: bool, listener: Listener, leave_out: bool = False
+) -> Validated:
     """Score every backbone and the stack on the same folds, then fit on all rows.
 
     Parameters
@@ -64,6 +70,8 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
     baseline : bool
         Whether to score a linear SVM on each backbone too.
     listener : Listener
+    leave_out : bool
+        Whether to score the stack without each backbone too.
 
     Raises
     ------
@@ -75,7 +83,7 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
     folds = list(splitter.split(data.y, data.y, data.groups))
     check_folds(data, folds, settings)
     unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
-    found = _Found(data, _fold_of(folds))
+    found = _Found(data, _fold_of(folds), leave_out)
     svms = len(folds) * len(data.names) if baseline else 0
     with listener.track("fit", (len(folds) + 1) * len(data.names) + svms, "fit") as advance:
         parts = [*folds, (np.arange(len(data.y)), np.arange(0))]
@@ -87,17 +95,32 @@ def cross_validate(data: TrainingSet, settings: Settings, baseline: bool, listen
     decisions = found.predictions.ranking[STACK]
     model.set_params(temperature=fit_temperature(decisions, data.y))
     shares = cross_calibrated(decisions, data.y, found.predictions.fold)
-    return Validated(model, found.predictions, shares, baselines, tuple(sorted(found.unconverged)))
+    return Validated(model, found.predictions, shares, baselines, tuple(sorted(found.unconverged)), found.without)
+
+
+def predict_folds(data: TrainingSet, settings: Settings, listener: Listener) -> Predictions:
+    """Predict every image out of fold, as `cross_validate` does, without a final model; other groups, other folds."""
+    folds = list(stack.splitter(settings.cv.folds, settings.cv.seed, data.groups).split(data.y, data.y, data.groups))
+    check_folds(data, folds, settings)
+    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    found = _Found(data, _fold_of(folds))
+    with listener.track("fit", len(folds) * len(data.names), "fit") as advance:
+        bases = _fit_bases(unfitted, data, folds, advance)
+        for part in folds:
+            _fit_part(unfitted, data, part, bases, found)
+    return found.predictions
 
 
 class _Found:
     """What is kept of the folds: predictions of the images held out, and which backbones' fits did not converge."""
 
-    def __init__(self, data: TrainingSet, fold: Ints) -> None:
+    def __init__(self, data: TrainingSet, fold: Ints, leave_out: bool = False) -> None:
         shape = (len(data.y), len(data.class_names))
         ranking = {name: buffers.zeros(shape) for name in data.names}
         self.predictions = Predictions(data.y, fold, {**ranking, STACK: buffers.zeros(shape)})
         self.unconverged: set[str] = set()
+        left_out = data.names if leave_out and len(data.names) > 1 else ()
+        self.without = {name: np.empty(len(data.y), dtype=np.int64) for name in left_out}
 
 
 def _fit_part(
@@ -106,7 +129,8 @@ def _fit_part(
     """Fit the stack on one part's rows, from the next base learners; predict the rows held out, if there are any."""
     train, test = part
     average, seen = (buffers.zeros((len(rows), len(data.class_names))) for rows in part)
-    fitted = []
+    fitted: list[FittedBase] = []
+    own: dict[str, tuple[Floats, Floats]] = {}
     for name in data.names:
         base, shares, held_out = next(bases)
         shares /= len(data.names)
@@ -114,12 +138,20 @@ def _fit_part(
         found.predictions.ranking[name][test] = held_out
         seen += held_out
         fitted.append(base)
+        if name in found.without and test.size:
+            own[name] = shares, held_out
         if not base.converged:
             found.unconverged.add(name)
     model = stack.unfitted_like(unfitted).fit_meta(average, data.y[train]).take_bases(fitted)
     if test.size:
         seen /= len(data.names)
         found.predictions.ranking[STACK][test] = model.meta_decisions(seen)
+    others = len(data.names) - 1
+    for name, (shares, held_out) in own.items():
+        # The bases are fitted alone, so that without one of them nothing but the average and the SVM is another.
+        rest = stack.unfitted_like(unfitted).fit_meta((average - shares) * (others + 1) / others, data.y[train])
+        decisions = rest.meta_decisions((seen * (others + 1) - held_out) / others)
+        found.without[name][test] = decisions.argmax(axis=1)
     return model
 
 
@@ -128,7 +160,7 @@ def _fit_bases(
 ) -> Iterator[BaseResult]:
     """Fit the base learners of part after part; of large matrices one is in memory at a time."""
     tasks = [(number, *part) for part in parts for number in range(len(data.names))]
-    if _is_large(data):
+    if is_large(data):
         means = [_Mean() for _ in data.names]
         jobs = (delayed(means[task[0]].fit)(unfitted, data, *task) for task in tasks)
         results = in_parallel(jobs, 1, cpu_count())
@@ -166,7 +198,8 @@ class _Mean:
         return result
 
 
-def _is_large(data: TrainingSet) -> bool:
+def is_large(data: TrainingSet) -> bool:
+    """Whether fits take so long, or so much memory, that none should be done in vain."""
     numbers = len(data.y) * max(data.widths)
     return numbers * len(data.class_names) >= LARGE or numbers >= MANY
 
@@ -185,6 +218,15 @@ def _fit_base(
     if not test.size:
         return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
     return base, shares, base.predict_proba(data.block(number, test))
+
+
+def decide_held_out(data: TrainingSet, part: Part, settings: Settings, advance: Advance) -> Floats:
+    """Decisions of a stack that is fitted on one part's rows about those held out, shape (held out, classes)."""
+    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    found = _Found(data, np.zeros(len(data.y), dtype=np.int64))
+    _fit_part(unfitted, data, part, _fit_bases(unfitted, data, [part], advance), found)
+    decisions: Floats = found.predictions.ranking[STACK][part[1]]
+    return decisions
 
 
 def _fold_of(folds: Sequence[tuple[Ints, Ints]]) -> Ints:

@@ -16,6 +16,7 @@ from stackcls.backbones import Located
 from stackcls.bases import Basis
 from stackcls.settings import Settings
 from stackcls.stages import features
+from tests.browsing import chromium  # noqa: F401  (a fixture)
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -8,6 +8,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import label_suspects as label_suspects
 import rendering
 from running import Measured, Results, run
 

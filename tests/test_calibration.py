@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 import pytest
 
+from stackcls import splits
 from stackcls.errors import ConfigError, IdentityMismatch
 from stackcls.files import digest_file
 from stackcls.listener import Silent
@@ -177,11 +178,10 @@ def test_a_dry_run_fits_nothing_and_says_that_it_would(int8, fake_engine):
     assert features.run(int8, dry_run=True).computed == {"one": 0, "two": 0}
 
 
-def test_the_sample_is_bounded_seeded_and_independent_of_names(int8, fake_engine, monkeypatch, tmp_path):
+def test_the_sample_is_bounded_seeded_and_independent_of_the_folder(int8, fake_engine, monkeypatch, tmp_path):
     monkeypatch.setattr("stackcls.calibration.SAMPLE_SIZE", 5)
     features.run(int8)
     shutil.copytree(int8.images, tmp_path / "moved")
-    (tmp_path / "moved" / "red").rename(tmp_path / "moved" / "aaa")
     for seed in (0, 1):
         again = make_settings(
             tmp_path / "moved", tmp_path / f"artifacts{seed}", features=INT8, cv={"folds": 3, "seed": seed}
@@ -191,6 +191,16 @@ def test_the_sample_is_bounded_seeded_and_independent_of_names(int8, fake_engine
     assert len(set(first)) == 5
     assert first == same
     assert first != other
+
+
+def test_the_sample_leaves_out_what_a_hold_out_would_take(int8, fake_engine, monkeypatch):
+    monkeypatch.setattr("stackcls.calibration.SAMPLE_SIZE", 5)
+    features.run(int8)
+    with Store(int8.files.features) as store:
+        paths = dict(zip(store.table.sha256, store.table.paths, strict=True))
+        recorded = store.matrices["one"].basis.sample
+    assert all(splits.place(paths[digest]) >= 0.5 for digest in fake_engine.calibrated[0])
+    assert recorded == {digest[:16] for digest in fake_engine.calibrated[0]}
 
 
 def test_images_kept_back_and_broken_ones_are_not_drawn(photos, fake_engine, tmp_path):

@@ -15,10 +15,8 @@ from stackcls.stages import features as features_stage
 from tests.conftest import FAKE_BACKBONES, write_photos
 
 HEAVY = ("tensorflow", "keras", "sklearn", "mlxtend", "numpy", "scipy", "h5py", "joblib", "PIL", "matplotlib")
-VERBS = (
-    *("init", "features", "fit", "finetune", "predict", "evaluate", "report", "similar"),
-    *("check", "backbones", "weights", "demo"),
-)
+LEARNING = ("init", "features", "fit", "finetune", "predict", "evaluate", "backbones", "weights", "demo")
+VERBS = (*LEARNING, "report", "similar", "duplicates", "map", "check")
 
 
 @pytest.fixture
@@ -79,30 +77,12 @@ def test_the_version(stackcls):
 
 
 def test_the_public_names_are_these():
-    assert package.__all__ == [
-        *(
-            "ArtifactsInUse",
-            "ConfigError",
-            "EngineError",
-            "IdentityMismatch",
-            "ModelError",
-            "ModelMissing",
-            "Settings",
-            "SourceError",
-            "SourceMissing",
-        ),
-        *(
-            "StackModel",
-            "StackclsError",
-            "StackedClassifier",
-            "Store",
-            "StoreDamaged",
-            "StoreError",
-            "StoreMissing",
-        ),
-        *("TrainingError", "UnreadableImage", "WeightsError", "WriteError", "__version__", "extract", "fit", "load"),
-        "read_settings",
-    ]
+    errors = "ArtifactsInUse ConfigError EngineError IdentityMismatch ModelError ModelMissing"
+    more = "SourceError SourceMissing StackModel StackclsError StackedClassifier Store StoreDamaged StoreError"
+    last = (
+        "StoreMissing TrainingError UnreadableImage WeightsError WriteError __version__ extract fit load read_settings"
+    )
+    assert package.__all__ == f"{errors} Neighbours Settings {more} {last}".split()
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="module 'stackcls' has no attribute 'fitt'"):
         package.fitt  # noqa: B018
@@ -126,7 +106,7 @@ def test_results_and_progress_are_apart(folder, stackcls):
     assert (status, err) == (0, "")
     assert out.startswith("Accuracy in %, 3-fold cross-validation: 27 images, 3 classes, recipe in-sample\n")
     assert "| stack " in out
-    assert "\nwrote artifacts/model.safetensors, artifacts/model.joblib, " in out
+    assert "\nwrote to artifacts: model.safetensors, model.joblib, " in out
     status, out, err = stackcls("features")
     assert (status, out.split(":")[0]) == (0, "nothing new for artifacts/features.h5")
 
@@ -298,6 +278,5 @@ def test_backbones_lists_what_can_be_named(stackcls):
 def test_weights_says_where_they_are(folder, stackcls):
     status, out, _ = stackcls("weights")
     assert status == 0
-    assert out.splitlines() == [
-        f"{name}: there: no file needed (random, seed {seed})" for name, seed in (("one", 1), ("two", 2))
-    ]
+    said = "{}: there: no file needed (random, seed {})"
+    assert out.splitlines() == [said.format("one", 1), said.format("two", 2)]

@@ -63,8 +63,11 @@ def test_the_demo_runs_offline_and_the_stack_is_at_least_as_good(stackcls, tmp_p
         "model.json",
         "report.json",
         "report.md",
+        "report.html",
         "confusion.png",
         "cv_predictions.csv",
+        "cv_probabilities.npy",
+        "duplicates.csv",
     }
 
 

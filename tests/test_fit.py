@@ -28,7 +28,9 @@ def test_all_artifacts_are_there_and_nothing_else(hard):
     result = fit.run(hard)
     names = {
         *("features.h5", "model.safetensors", "model.joblib", "model.json"),
-        *("report.json", "report.md", "confusion.png", "cv_predictions.csv", "cv_probabilities.npy"),
+        *("report.json", "report.md", "report.html", "confusion.png", "cv_predictions.csv", "cv_probabilities.npy"),
+        "label_suspects.csv",
+        "duplicates.csv",
     }
     assert {path.name for path in hard.artifacts.iterdir()} == names
     assert {path.name for path in result.files} == names - {"features.h5"}

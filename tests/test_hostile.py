@@ -18,7 +18,7 @@ from PIL import Image
 from stackcls import images
 from stackcls.errors import UnreadableImage
 from stackcls.printable import printable
-from stackcls.report import text
+from stackcls.report import tables
 from stackcls.settings import Limits
 from stackcls.stages import features, fit
 from stackcls.store import Store
@@ -225,7 +225,7 @@ def test_on_a_terminal_data_is_shown_harmlessly_too(photos, tmp_path, fake_engin
 @pytest.mark.parametrize("cell", ["a\rb", "a\nb", "a\r\nb", 'say "x"', "a,b", "=1+1", " x ", "\x1b[2J", "\u2028", ""])
 def test_csv_gives_back_what_it_was_given(cell):
     rows = [["path", "label"], [cell, "x"], ["y", cell]]
-    assert list(csv.reader(io.StringIO(text.comma_separated(rows), newline=""))) == rows
+    assert list(csv.reader(io.StringIO(tables.comma_separated(rows), newline=""))) == rows
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Accuracy and features on real photos with real weights, against the plain script and its figures."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from stackcls import config
 from stackcls.stages import features, fit
 from stackcls.store import Store
 from tests.conftest import SHARED, needs_shared
+from tests.test_benchmarks import label_suspects
 
 pytestmark = [pytest.mark.slow, needs_shared]
 
@@ -55,6 +57,19 @@ def test_the_published_figures_are_reproduced(extracted, data):
     for name, figure in zip([*names, "stack"], FIGURES[data], strict=True):
         assert scores[name].mean == pytest.approx(figure, abs=0.005), name
     assert scores["stack"].mean > max(scores[name].mean for name in names)
+
+
+@pytest.mark.parametrize(("data", "images", "wanted"), [("flowers17", "", 0.83), ("birds20", "images", 0.93)])
+def test_flipped_labels_are_found(extracted, tmp_path, data, images, wanted):
+    manifest = tmp_path / "flipped.csv"
+    wrong = label_suspects.write_flipped(SHARED / "data" / data / images, manifest, seed=0)
+    settings = extracted[data].model_copy(update={"images": manifest, "artifacts": tmp_path / "artifacts"})
+    shutil.copytree(extracted[data].artifacts, settings.artifacts)
+    assert not any(features.run(settings, offline=True).computed.values())
+    precision, flagged, right = label_suspects.found(settings, wrong)
+    assert precision >= wanted
+    assert right / flagged > 0.75
+    assert right / len(wrong) > 0.85
 
 
 def test_features_agree_with_the_plain_script(extracted, monkeypatch):

@@ -93,7 +93,7 @@ def test_the_same_fit_gives_the_same_bytes(fitted, one_model):
 
 def test_any_reader_of_safetensors_opens_it(one_model):
     arrays = arrays_of.load(one_model)
-    assert sorted(arrays) == [
+    assert sorted(name for name in arrays if not name.startswith("space.")) == [
         *("base.0.coef", "base.0.intercept", "base.1.coef", "base.1.intercept"),
         *("meta.coef", "meta.intercept", "trained_on"),
     ]

@@ -166,7 +166,9 @@ def test_calibration_error_is_the_slow_one(temperature):
     predictions = make_predictions()
     shares = probabilities(predictions.ranking[STACK], temperature)
     expected = slow_calibration_error(shares, predictions.given)
-    assert scoring.expected_calibration_error(shares, predictions.given) == pytest.approx(expected)
+    bins = scoring.reliability(shares, predictions.given)
+    assert scoring.expected_calibration_error(bins) == pytest.approx(expected)
+    assert scoring.calibration(shares, predictions.given, temperature).bins == bins
 
 
 def test_calibration_by_hand():
@@ -176,6 +178,18 @@ def test_calibration_by_hand():
     assert found.log_loss == pytest.approx(-(math.log(0.9) + math.log(0.1) + math.log(0.7)) / 3)
     assert found.log_loss == pytest.approx(metrics.log_loss(given, shares))
     assert found.temperature == 2.0
+
+
+def test_reliability_by_hand():
+    shares, given = np.array([[0.9, 0.1], [0.92, 0.08], [0.3, 0.7], [1, 0]]), np.array([0, 1, 1, 0])
+    bins = scoring.reliability(shares, given)
+    assert [item.low for item in bins] == pytest.approx(np.arange(15) / 15)
+    assert [item.high for item in bins] == pytest.approx(np.arange(1, 16) / 15)
+    filled = {number: item for number, item in enumerate(bins) if item.count}
+    assert [(item.count, item.accuracy) for item in filled.values()] == [(1, 1), (2, 0.5), (1, 1)]
+    assert list(filled) == [10, 13, 14]
+    assert [item.confidence for item in filled.values()] == pytest.approx([0.7, 0.91, 1])
+    assert {(item.confidence, item.accuracy) for item in bins if not item.count} == {(0, 0)}
 
 
 def test_a_certain_error_has_a_finite_loss_and_certainty_none():

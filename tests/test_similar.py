@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stackcls import spaces
 from stackcls.errors import ConfigError, IdentityMismatch, StoreMissing
 from stackcls.inspect import neighbours
 from stackcls.stages import features, similar
@@ -123,7 +124,7 @@ def test_an_unreadable_image_shifts_no_other(computed, tmp_path):
 
 
 def test_the_matrix_of_all_similarities(computed, tmp_path, monkeypatch):
-    monkeypatch.setattr(similar, "ROWS", 4)
+    monkeypatch.setattr(spaces, "ROWS", 4)
     similar.run(paths_of(computed)[:1], computed, matrix=tmp_path / "all.npy")
     with Store(computed.files.features) as store:
         every = np.arange(len(store.table.paths))

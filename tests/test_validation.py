@@ -28,8 +28,8 @@ def make_training_set(groups=None, n_classes=4, n_rows=120, seed=0):
     return TrainingSet(X.astype(np.float32), tuple(BLOCKS), (7, 5), y.astype(np.int64), names, groups)
 
 
-def validate(data, baseline=False, **sections):
-    return validation.cross_validate(data, Settings(**sections), baseline, Silent())
+def validate(data, baseline=False, leave_out=False, **sections):
+    return validation.cross_validate(data, Settings(**sections), baseline, Silent(), leave_out)
 
 
 def fold_scores(predictions, learner):

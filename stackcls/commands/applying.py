@@ -15,6 +15,9 @@ from stackcls.options import model_from, model_option, shared_options, show, str
 @shared_options
 @model_option
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels to name for each image.")
+@click.option(
+    "--reject", type=click.FloatRange(0, 1), metavar="P", help="Answer unknown where a label is right with less than P."
+)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @strict_option
 def predict(
@@ -24,6 +27,7 @@ def predict(
     artifacts: str | None,
     model_path: Path | None,
     top: int,
+    reject: float | None,
     form: str,
     strict: bool,
 ) -> int:
@@ -33,7 +37,8 @@ def predict(
 
     path, chosen = model_from(model_path, config, overrides, artifacts)
     stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape") if "-" in inputs else ()
-    rows = list(stage.run(inputs, path, top=top, features=chosen, standard_input=stream, listener=Console()))
+    found = stage.run(inputs, path, top=top, reject=reject, features=chosen, standard_input=stream, listener=Console())
+    rows = list(found)
     show(stage.WRITERS[form](rows))
     bad = sum(row.error is not None for row in rows)
     if bad:

@@ -62,7 +62,9 @@ def features(
 @click.option("--seed", metavar="N", help="Seed of the folds.")
 @click.option("--recipe", metavar="NAME", help="in-sample (the article's) or out-of-fold.")
 @click.option("--class-weight", metavar="NAME", help="balanced: rare classes weigh as much as frequent ones.")
+@click.option("--holdout", metavar="SHARE", help="Score this share once, unseen (0.1), or those that `split` names.")
 @click.option("--baseline", type=click.Choice(["linear-svm"]), help="Also score this on each backbone's features.")
+@click.option("--report", "depth", metavar="NAME", help="quick: leave out what takes long; full: do it all.")
 def fit(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -71,19 +73,29 @@ def fit(
     seed: str | None,
     recipe: str | None,
     class_weight: str | None,
+    holdout: str | None,
     baseline: str | None,
+    depth: str | None,
 ) -> None:
     """Fit the stack, and score it beside every single backbone on the same folds."""
     from stackcls.console import Console
     from stackcls.report import text
     from stackcls.stages import fit as stage
 
-    keys = {"cv.folds": folds, "cv.seed": seed, "stack.recipe": recipe, "stack.class_weight": class_weight}
-    options = [f"{key}={value}" for key, value in keys.items() if value is not None]
+    given = {
+        "cv.folds": folds,
+        "cv.seed": seed,
+        "cv.holdout": holdout,
+        "report.depth": depth,
+        "stack.recipe": recipe,
+        "stack.class_weight": class_weight,
+    }
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = settings_from(config, (*overrides, *options), artifacts=artifacts)
     result = stage.run(settings, baseline=baseline, listener=Console())
     click.echo(text.summary(result.report), nl=False)
-    click.echo(f"\nwrote {', '.join(str(path) for path in result.files)}")
+    click.echo(f"\nwrote to {settings.artifacts}: {', '.join(path.name for path in result.files)}")
+    click.echo(f"open {settings.files.page} in a browser to see all of it, with the images")
 
 
 @click.command()
@@ -126,4 +138,6 @@ def demo(folder: Path) -> None:
     click.echo(text.summary(result.report))
     rows = predict_stage.run([str(data.new_images)], data.settings.files.safe_model, top=3, listener=console)
     click.echo(predict_stage.as_table(rows))
-    click.echo(f"The model and its report are in {data.settings.artifacts}.\n\n{stage.CLOSING}", nl=False)
+    files = data.settings.files
+    click.echo(f"The model and its report are in {files.folder}; open {files.page} in a browser.")
+    click.echo(f"\n{stage.CLOSING}", nl=False)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from stackcls.errors import ConfigError
 from stackcls.exits import DONE, FAILED
 from stackcls.options import settings_from, shared_options, show
 
@@ -11,10 +12,19 @@ from stackcls.options import settings_from, shared_options, show
 @click.command()
 @click.argument("reports", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT.json ...]")
 @shared_options
-def report(reports: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None) -> None:
+@click.option("--html", "page", is_flag=True, help="Write one report's page for a browser, anew.")
+def report(
+    reports: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None, page: bool
+) -> None:
     """Show one report, or several side by side."""
     from stackcls.stages import compare
 
+    if page:
+        if len(reports) > 1:
+            raise ConfigError(f"--html: makes the page of one report, not of {len(reports)}; give one")
+        settings = settings_from(config, overrides, artifacts=artifacts)
+        click.echo(f"wrote {compare.write_page(reports[0] if reports else settings.files.report, settings)}")
+        return
     paths = reports or (settings_from(config, overrides, artifacts=artifacts).files.report,)
     click.echo(compare.run(paths), nl=False)
 
@@ -23,6 +33,8 @@ def report(reports: tuple[Path, ...], config: Path | None, overrides: tuple[str,
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE...")
 @shared_options
 @click.option("--backbone", metavar="NAME", help="Compare features of this backbone [the mean over all].")
+@click.option("--stack", is_flag=True, help="Compare what the stack thinks they are instead; it knows the classes.")
+@click.option("--exact", is_flag=True, help="Compare with all images; beyond 100,000 an index answers otherwise.")
 @click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Images to find for each.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw them as a contact sheet.")
@@ -33,6 +45,8 @@ def similar(
     overrides: tuple[str, ...],
     artifacts: str | None,
     backbone: str | None,
+    stack: bool,
+    exact: bool,
     k: int,
     form: str,
     sheet: Path | None,
@@ -43,13 +57,66 @@ def similar(
     from stackcls.stages import similar as stage
 
     settings, console = settings_from(config, overrides, artifacts=artifacts), Console()
-    found = stage.run(inputs, settings, backbone=backbone, k=k, sheet=sheet, matrix=matrix, listener=console)
+    found = stage.run(
+        inputs,
+        settings,
+        backbone=backbone,
+        stack=stack,
+        exact=exact,
+        k=k,
+        sheet=sheet,
+        matrix=matrix,
+        listener=console,
+    )
     if sheet:
         console.say(f"wrote {sheet}")
     if matrix:
         console.say(f"wrote {matrix}")
     click.echo(stage.WRITERS[form](found), nl=False, color=True)
     return FAILED if any(item.error for item in found) else DONE
+
+
+@click.command("map")
+@shared_options
+@click.option("--backbone", metavar="NAME", help="Lay out by features of this backbone [all together].")
+@click.option("--stack", is_flag=True, help="Lay out by what the stack thinks they are instead.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Where to write [the artifacts' folder]."
+)
+def draw_map(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    backbone: str | None,
+    stack: bool,
+    output: Path | None,
+) -> None:
+    """Draw all images of features.h5 in a plane, similar ones together: PNG, SVG, table, and a page to explore."""
+    from stackcls.console import Console
+    from stackcls.stages import map as stage
+
+    settings = settings_from(config, overrides, artifacts=artifacts)
+    result = stage.run(settings, backbone=backbone, stack=stack, output=output, listener=Console())
+    click.echo(f"wrote {', '.join(str(path) for path in result.files)}: {result.n_images} images")
+
+
+@click.command()
+@shared_options
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw them as a contact sheet.")
+def duplicates(
+    config: Path | None, overrides: tuple[str, ...], artifacts: str | None, form: str, sheet: Path | None
+) -> None:
+    """Find images of features.h5 that are the same, or nearly."""
+    from stackcls.console import Console
+    from stackcls.stages import duplicates as stage
+
+    settings, console = settings_from(config, overrides, artifacts=artifacts), Console()
+    groups = stage.run(settings, sheet=sheet, listener=console)
+    console.say(f"{len(groups)} groups of duplicates, {sum(map(len, groups))} images")
+    if sheet:
+        console.say(f"wrote {sheet}")
+    show(stage.WRITERS[form](groups))
 
 
 @click.command()

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LEAST = 1e-30  # of a probability, before its logarithm is taken
+
 Features = NDArray[np.float32]
 Chunks = Iterable[tuple[int, Features]]
 
@@ -29,6 +31,27 @@ def unit(matrices: Sequence[NDArray[Any]]) -> Features:
         lengths = np.linalg.norm(wide, axis=1, keepdims=True)
         parts.append(wide / np.maximum(lengths * np.float32(np.sqrt(len(matrices))), np.finfo(np.float32).tiny))
     return np.hstack(parts)
+
+
+def log_ratios(shares: NDArray[Any]) -> Features:
+    """Make probabilities comparable by angle: their logarithms, less each row's mean (Aitchison's log-ratios).
+
+    The angle between probabilities themselves is 0, to the last digit, of all images that a stack is sure of. This one
+    also tells what each of them could be instead, and does not hang on the temperature.
+
+    Parameters
+    ----------
+    shares : ndarray, shape (n, n_classes)
+
+    Returns
+    -------
+    ndarray of float32, of the same shape
+        Of two classes the logarithms as they are, since there the ratios differ in length alone.
+    """
+    logs = np.log(np.maximum(np.asarray(shares, dtype=np.float64), LEAST))
+    if shares.shape[1] > 2:
+        logs -= logs.mean(axis=1, keepdims=True)
+    return logs.astype(np.float32)
 
 
 def nearest(queries: Features, chunks: Chunks, k: int) -> tuple[NDArray[np.int64], Features]:

@@ -11,13 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from stackcls.errors import ConfigError
 from stackcls.files import replacing
+from stackcls.report.maps import Map
 from stackcls.report.results import Report
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHEET = "stackcls contact sheet"
+MAP = "stackcls map"
+MANY_POINTS = 5000
+NAMES_PER_COLUMN = 40
 NUMBERS_UP_TO = 30
 NAMES_UP_TO = 100
 INCHES_PER_CLASS = 0.32
@@ -96,20 +101,103 @@ def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
     _save(figure, path, Title=SHEET)
 
 
+def save_map(drawn: Map, path: Path) -> None:
+    """Draw a map of images as PNG or SVG, as the name ends: a colour and shape per class, a ring around each mistake.
+
+    Parameters
+    ----------
+    drawn : Map
+    path : Path
+        Written whole, or not at all.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    fonts, groups = _fonts(), drawn.groups
+    columns = -(-len(groups) // NAMES_PER_COLUMN) if len(groups) <= NAMES_UP_TO else 0
+    spread = np.ptp(drawn.places, axis=0) if len(drawn.paths) else np.zeros(2)
+    height = 0.5 + 9.0 * float(np.clip(spread[1] / max(spread[0], 1e-9), 0.4, 1.4))
+    names = 0.21 * min(len(groups), NAMES_PER_COLUMN) + 0.6 if columns else 0.0
+    figure = Figure(figsize=(9.0 + 2.2 * columns, max(height, names)), layout="constrained")
+    axes = figure.add_subplot()
+    # Points of many images are smaller, and a picture in an SVG file, where each would be a line of text.
+    small = float(np.clip((3000 / max(len(drawn.paths), 1)) ** 0.5, 0.15, 1))
+    flat = len(drawn.paths) > MANY_POINTS
+    for group in groups:
+        axes.scatter(
+            drawn.places[group.rows, 0],
+            drawn.places[group.rows, 1],
+            s=36 * small,
+            c=group.colour,
+            marker=group.shape.plot,
+            linewidths=0.4 * small,
+            edgecolors="white",
+            rasterized=flat,
+            label=_escape(group.name, 24),
+        )
+    if drawn.mistaken.any():
+        axes.scatter(
+            drawn.places[drawn.mistaken, 0],
+            drawn.places[drawn.mistaken, 1],
+            s=110 * small,
+            facecolors="none",
+            edgecolors="black",
+            linewidths=0.9 * max(small, 0.4),
+            rasterized=flat,
+            label="taken for another class\nwhen held out",
+        )
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.set_title(_escape(drawn.title, 90), fontfamily=fonts, parse_math=False)
+    if columns:
+        legend = figure.legend(
+            loc="outside right upper", ncols=columns, frameon=False, prop={"family": fonts, "size": 9}
+        )
+        for entry in legend.get_texts():
+            entry.set_parse_math(False)
+    with matplotlib.rc_context({"svg.hashsalt": MAP}):
+        _save(figure, path, Title=MAP)
+
+
+def is_map(path: Path) -> bool:
+    """Whether a file is a map that `save_map` drew."""
+    if path.suffix != ".svg":
+        return _title_of(path) == MAP
+    try:
+        with open(path, "rb") as file:
+            return f"<dc:title>{MAP}</dc:title>".encode() in file.read(4096)
+    except OSError:
+        return False
+
+
 def is_sheet(path: Path) -> bool:
     """Whether a file is a contact sheet that `save_sheet` drew."""
+    return _title_of(path) == SHEET
+
+
+def _title_of(path: Path) -> str | None:
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            return image.info.get("Title") == SHEET
+            title: str | None = image.info.get("Title")
+            return title
     except (OSError, ValueError, SyntaxError):
-        return False
+        return None
+
+
+def check_sheet(option: str, path: Path) -> None:
+    """Refuse a file that is there and is no contact sheet: it may be a photo."""
+    if path.suffix != ".png":
+        raise ConfigError(f"{option}: {path} is no .png file; give a name that ends so")
+    if path.exists() and not is_sheet(path):
+        raise ConfigError(f"{option}: {path} is there, and not written by this command; give another name")
 
 
 def _save(figure: "Figure", path: Path, **said: str) -> None:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box; the text has it all
-        figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None, **said})
+        unsaid = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+        figure.savefig(buffer, format=path.suffix[1:], dpi=100, metadata={**unsaid, **said})
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
 

@@ -110,6 +110,16 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """An image that the stack takes for another class, and with what probability."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Holdout:
     """Scores of the final model on images that neither the folds nor the model saw.
 
@@ -125,6 +135,10 @@ class Holdout:
     calibration : Calibration
     left_out : int
         Images that were not learned from because a copy, or one of their group, is held out.
+    wrong : int
+        Images that the stack takes for another class.
+    mistakes : list of Mistake
+        Of those the hundred that it is most sure of; `holdout_predictions.csv` has all.
     """
 
     how: str
@@ -133,6 +147,8 @@ class Holdout:
     gain: Gain
     calibration: Calibration
     left_out: int
+    wrong: int
+    mistakes: list[Mistake]
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,14 @@
 """Reports as text: one Markdown table reads well in a terminal and in a browser."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-
-from tabulate import tabulate
+from collections.abc import Mapping
 
 from stackcls.printable import printable
+from stackcls.report import sections
 from stackcls.report.results import STACK, Report, Score
+from stackcls.report.tables import percent, table
 
 LEFT_OUT = "Left out, with so many classes; `cv_predictions.csv` has every prediction."
 MISTAKES = 10
-
-
-def percent(value: float | None) -> str:
-    """Share as a percentage with two decimals."""
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def comma_separated(rows: Iterable[Sequence[object]]) -> str:
-    """CSV whose readers get back every cell exactly; `csv` would leave a lone carriage return unquoted."""
-    buffer = io.StringIO()
-    plain = csv.writer(buffer, lineterminator="\n")
-    quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in rows:
-        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
-    return buffer.getvalue()
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Markdown table; cells are text as given, but for what would break the table or act on a terminal."""
-    safe = [[printable(str(cell)).replace("|", "\\|") for cell in row] for row in rows]
-    aligned = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(
-        safe,
-        [printable(header) for header in headers],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=aligned if safe else None,
-    )
 
 
 def summary(report: Report) -> str:
@@ -57,6 +27,14 @@ def summary(report: Report) -> str:
         f"Probabilities: expected calibration error {percent(report.calibration.expected_calibration_error)} %, "
         f"log loss {report.calibration.log_loss:.3f}.",
     ]
+    if report.holdout is not None:
+        lines.append(sections.holdout_sentence(report, report.holdout))
+    if report.suspects and report.suspects.flagged:
+        lines.append(sections.suspects_sentence(report.suspects))
+    if report.duplicates is not None and report.duplicates.groups:
+        lines.append(sections.duplicates_sentence(report, report.duplicates))
+    if report.unknown is not None:
+        lines.append(sections.unknown_sentence(report.unknown))
     lines += [printable(f"Note: {note}.") for note in report.notes]
     return "\n".join(lines) + "\n"
 
@@ -94,6 +72,8 @@ def document(report: Report) -> str:
     parts = [
         "# Single backbones against the stack",
         summary(report).rstrip(),
+        *sections.contributions(report),
+        *([] if report.holdout is None else sections.holdout_section(report, report.holdout)),
         "## Classes, the hardest first",
         per_class,
         "## Most frequent confusions",
@@ -101,6 +81,8 @@ def document(report: Report) -> str:
         if confusions
         else ("None." if report.confusion else LEFT_OUT),
         "![Confusion matrix](confusion.png)",
+        *sections.suspects(report),
+        *([] if report.unknown is None else sections.unknown(report.unknown)),
         "## How this was made",
         table(["what", "value"], made),
     ]

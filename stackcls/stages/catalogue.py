@@ -3,7 +3,7 @@
 import json
 
 from stackcls import backbones
-from stackcls.report import text
+from stackcls.report import tables
 
 
 def rows() -> list[tuple[str, str, int, int, int]]:
@@ -22,4 +22,4 @@ def rows() -> list[tuple[str, str, int, int, int]]:
 
 def run() -> str:
     """The same as a table."""
-    return text.table(["name", "architecture", "input size", "features", "parameters"], rows()) + "\n"
+    return tables.table(["name", "architecture", "input size", "features", "parameters"], rows()) + "\n"

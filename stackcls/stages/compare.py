@@ -1,11 +1,17 @@
-"""`stackcls report`: one report as a table, or several side by side."""
+"""`stackcls report`: one report as a table or a page, or several side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from stackcls.report import curves, text
+from stackcls import page, runtables
+from stackcls.artifacts import Artifacts
+from stackcls.errors import ConfigError
+from stackcls.files import write_text
+from stackcls.report import curves, html, text
 from stackcls.report.results import Report
 from stackcls.report.tuned import Tuned, is_tuned
+from stackcls.runtables import Tables
+from stackcls.settings import Settings
 
 
 def run(paths: Sequence[Path]) -> str:
@@ -31,6 +37,37 @@ def run(paths: Sequence[Path]) -> str:
     if runs:
         tables.append(curves.summary(runs[0]) if len(runs) == 1 else curves.side_by_side(runs))
     return "\n".join(tables)
+
+
+def write_page(path: Path, settings: Settings) -> Path:
+    """Write a report's page beside it, again or for the first time; other files than pages are not replaced.
+
+    Parameters
+    ----------
+    path : Path
+        A report. The tables beside it are shown too, as far as they are there.
+    settings : Settings
+        Which say where the images are.
+
+    Returns
+    -------
+    Path
+        The page, named as the report is.
+
+    Raises
+    ------
+    SourceError
+        If it is no report, or the tables beside it are not of the same run.
+    ConfigError
+        If something else has the page's name.
+    """
+    target = path.with_suffix(".html")
+    if target.exists() and not html.is_page(target):
+        raise ConfigError(f"--html: {target} is there, and not written by this command; move it away")
+    report, files = Report.load(path), Artifacts(path.parent)
+    tables = runtables.read(files) if report.kind == "cross-validation" else Tables()
+    write_text(target, page.make(report, tables, settings, files))
+    return target
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -1,5 +1,6 @@
 """`stackcls fit`: `features.h5` in, the model and its report out."""
 
+import dataclasses
 import os
 import time
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stackcls import analyses, loading, locks, modelfile, reporting, seen, trainingdata, validation
+from stackcls import analyses, loading, locks, modelfile, page, reporting, seen, trainingdata, validation
 from stackcls.analyses import Findings
 from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError
@@ -71,7 +72,8 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         training = trainingdata.load(store, list(chosen), settings, listener)
         matrices = {name: store.matrices[name] for name in chosen}
         digests = store.digest, {name: store.digests[name] for name in chosen}
-        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener)
+        full = analyses.is_full(training.data, settings)
+        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener, full)
         findings = analyses.find(training, validated, settings, listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
@@ -79,6 +81,9 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
     report = reporting.report(training.data, validated, findings, settings, notes, time.perf_counter() - start)
     means = {name: score.mean for name, score in report.scores.items()}
     origin = Origin(report.n_images, means, *digests)
+    tables = reporting.tables(training, validated, findings, settings.files)
+    written = {**findings.tables, settings.files.page: page.make(report, tables, settings, settings.files)}
+    findings = dataclasses.replace(findings, tables=written)
     lock.verify()
     return FitResult(report, _write(settings, training, validated, findings, report, origin, chosen, matrices))
 
@@ -108,6 +113,7 @@ def _write(
         batch_size=settings.features.batch_size,
         trained_on=np.union1d(seen.short_hashes([training.table.sha256[row] for row in training.rows]), training.seen),
         created_with=report.created_with,
+        familiarity=findings.familiarity,
     )
     with together(first=files.safe_model, last=files.model_card):
         # Both models come before the report: with an old card, a new model is refused and an old report is not.
@@ -120,6 +126,8 @@ def _write(
             np.save(file, validated.shares.astype(np.float32))
         for path, content in findings.tables.items():
             write_text(path, content)
+    for path in {files.suspects, files.duplicates, files.holdout} - set(findings.tables):
+        path.unlink(missing_ok=True)  # of an earlier fit
     return (
         files.safe_model,
         files.model,

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import modelfile, sources
+from stackcls import modelfile, rejecting, sources
 from stackcls.errors import SourceError, SourceMissing
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
-from stackcls.report import text
+from stackcls.rejecting import UNKNOWN
+from stackcls.report import tables
 from stackcls.settings import FeatureSettings
 from stackcls.store import Store
 
@@ -34,8 +35,9 @@ class Row:
     path : str
         As the user named it, or as it was found in a folder that the user named.
     label : str or None
-        None for an image that could not be read.
+        `unknown` where it is rejected; None for an image that could not be read.
     probability : float or None
+        The stack's, of the most probable class.
     top : list of Guess
         The most probable labels, the predicted one first.
     error : str or None
@@ -54,6 +56,7 @@ def run(
     model_path: Path,
     *,
     top: int = 5,
+    reject: float | None = None,
     features: FeatureSettings | None = None,
     standard_input: Iterable[str] = (),
     listener: Listener | None = None,
@@ -68,6 +71,8 @@ def run(
         `model.safetensors` or `model.joblib`.
     top : int
         How many labels to name for each image.
+    reject : float, optional
+        Images whose label is right with a lower probability than this are labelled `unknown`.
     features : FeatureSettings, optional
         Engine and batch size, where they name one, instead of those at fitting, and what one image may cost; all else
         is the model's own.
@@ -82,10 +87,11 @@ def run(
     """
     listener = listener or Silent()
     fitted = modelfile.load(model_path)
+    rejecting.check(fitted.familiarity, fitted.classes_, reject)
     fitted.run_as(features, listener)
     limits = features.limits if features else None
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
-        yield from _predict_store(fitted, Path(inputs[0]), top)
+        yield from _predict_store(fitted, Path(inputs[0]), top, reject)
         return
     unlisted: dict[str, str] = {}
     paths = list(_expand(inputs, standard_input, unlisted))
@@ -93,17 +99,18 @@ def run(
         raise SourceError("no paths on standard input; give one per line")
     if not paths:
         raise SourceError(f"no images in {', '.join(inputs)}; looked for {', '.join(sorted(sources.SUFFIXES))}")
+    found = fitted.iterate(paths, listener, limits, certain=reject is not None)
     with listener.track("predict", len(paths), "image") as advance:
-        for path, prediction in zip(paths, fitted.iterate(paths, listener, limits), strict=True):
+        for path, prediction in zip(paths, found, strict=True):
             advance(1)
             if prediction.probabilities is None:
                 reason = prediction.error.reason if prediction.error else "unreadable"
                 yield Row(path, None, None, [], unlisted.get(path, reason))
             else:
-                yield _row(fitted, path, prediction.probabilities, top)
+                yield _row(fitted, path, prediction.probabilities, top, _below(prediction.certainty, reject))
 
 
-def _predict_store(fitted: StackModel, given: Path, top: int) -> Iterator[Row]:
+def _predict_store(fitted: StackModel, given: Path, top: int, reject: float | None) -> Iterator[Row]:
     with Store(given) as store:
         fitted.check_identities({name: info.identity for name, info in store.matrices.items()}, str(given))
         names = [item.backbone.name for item in fitted.backbones]
@@ -111,8 +118,9 @@ def _predict_store(fitted: StackModel, given: Path, top: int) -> Iterator[Row]:
             start = parts[0][0]
             features = {name: rows for name, (_, rows) in zip(names, parts, strict=True)}
             shares = fitted.predict_proba_features(features)
-            for path, row in zip(store.table.paths[start:], shares, strict=False):
-                yield _row(fitted, path, row, top)
+            sure = [None] * len(shares) if reject is None else fitted.certainty_features(features, shares)
+            for path, row, certainty in zip(store.table.paths[start : start + len(shares)], shares, sure, strict=True):
+                yield _row(fitted, path, row, top, _below(certainty, reject))
 
 
 def _expand(inputs: Iterable[str], standard_input: Iterable[str], unlisted: dict[str, str]) -> Iterator[str]:
@@ -131,10 +139,14 @@ def _expand(inputs: Iterable[str], standard_input: Iterable[str], unlisted: dict
             yield given
 
 
-def _row(fitted: StackModel, path: str, shares: NDArray[np.float64], top: int) -> Row:
+def _below(certainty: float | None, reject: float | None) -> bool:
+    return certainty is not None and reject is not None and certainty < reject
+
+
+def _row(fitted: StackModel, path: str, shares: NDArray[np.float64], top: int, rejected: bool) -> Row:
     order = np.argsort(-shares, kind="stable")[:top]
     guesses = [Guess(str(fitted.classes_[index]), float(shares[index])) for index in order]
-    return Row(path, guesses[0].label, guesses[0].probability, guesses, None)
+    return Row(path, UNKNOWN if rejected else guesses[0].label, guesses[0].probability, guesses, None)
 
 
 def as_json(rows: Iterable[Row]) -> str:
@@ -148,17 +160,18 @@ def as_csv(rows: Iterable[Row]) -> str:
     for row in rows:
         probability = "" if row.probability is None else f"{row.probability:.6f}"
         cells.append([row.path, row.label or "", probability, row.error or ""])
-    return text.comma_separated(cells)
+    return tables.comma_separated(cells)
 
 
 def as_table(rows: Iterable[Row]) -> str:
     """Write rows as a table for reading."""
     cells = []
     for row in rows:
-        others = ", ".join(f"{guess.label} {guess.probability:.2f}" for guess in row.top[1:])
+        next_ones = [guess for guess in row.top if guess.label != row.label]
+        others = ", ".join(f"{guess.label} {guess.probability:.2f}" for guess in next_ones)
         probability = "" if row.probability is None else f"{row.probability:.3f}"
         cells.append([row.path, row.label or f"error: {row.error}", probability, others])
-    return text.table(["image", "label", "probability", "next"], cells) + "\n"
+    return tables.table(["image", "label", "probability", "next"], cells) + "\n"
 
 
 WRITERS: dict[str, Callable[[Iterable[Row]], str]] = {"json": as_json, "csv": as_csv, "table": as_table}

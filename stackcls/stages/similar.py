@@ -1,58 +1,22 @@
 """`stackcls similar`: images in, the most similar ones of `features.h5` out."""
 
-import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stackcls import extraction, images, loading, sources
-from stackcls.backbones import Backbone, Located
-from stackcls.errors import ConfigError, IdentityMismatch, UnreadableImage
-from stackcls.extraction import ImageInput
+from stackcls import sources, thumbnails
+from stackcls.errors import ConfigError
 from stackcls.files import replacing
-from stackcls.inspect import neighbours
 from stackcls.listener import Listener, Silent
-from stackcls.report import pictures, text
+from stackcls.lookup import Found, Neighbours
+from stackcls.report import pictures, tables
 from stackcls.report.pictures import Cell
 from stackcls.settings import Settings
-from stackcls.store import Store
 
-ROWS = 1024
 THUMBNAIL = 160
-
-Features = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """One of the images of the feature file, and how similar it is (-1 to 1)."""
-
-    path: str
-    label: str | None
-    similarity: float
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is similar to one image.
-
-    Attributes
-    ----------
-    path : str
-        As the user named it.
-    neighbours : list of Neighbour
-        The most similar first; never the image itself.
-    error : str or None
-        A sentence, for an image that could not be read.
-    """
-
-    path: str
-    neighbours: list[Neighbour]
-    error: str | None
 
 
 def run(
@@ -60,12 +24,14 @@ def run(
     settings: Settings,
     *,
     backbone: str | None = None,
+    stack: bool = False,
+    exact: bool = False,
     k: int = 10,
     sheet: Path | None = None,
     matrix: Path | None = None,
     listener: Listener | None = None,
 ) -> list[Found]:
-    """Find the most similar images by cosine similarity of features.
+    """Find the most similar images by cosine similarity.
 
     An image whose content is in the feature file has its features there; of others they are computed, in the way that
     the file says.
@@ -77,6 +43,11 @@ def run(
     settings : Settings
     backbone : str, optional
         Whose features to compare; by default the mean of the similarities by all.
+    stack : bool
+        Compare the stack's probabilities instead (as log-ratios): of images that it learned from out-of-fold ones, of
+        all others the final model's. They know the classes, and little else.
+    exact : bool
+        Compare with all images, also where there are more than 100,000 and an approximate index could be asked.
     k : int
         How many images to find for each.
     sheet : Path, optional
@@ -89,9 +60,12 @@ def run(
     Raises
     ------
     ConfigError
-        If the feature file has no such backbone, or a file to write has another suffix, or is there and something else.
+        If the feature file has no such backbone, or one is named beside `stack`; or a file to write has another suffix,
+        or is there and something else.
     IdentityMismatch
         If features of a new image would be made otherwise, since other weights lie in the place of the old ones.
+    ModelError
+        If there is no stack, or it or what it predicted is not of this feature file.
     SourceError
         If the images of the feature file, which a sheet shows, are not where the settings say.
     StoreError, WeightsError
@@ -100,21 +74,10 @@ def run(
     listener = listener or Silent()
     _check_output("--sheet", sheet, ".png", pictures.is_sheet)
     _check_output("--matrix", matrix, ".npy", _is_matrix)
-    with Store(settings.files.features) as store:
-        if backbone is not None and backbone not in store.matrices:
-            raise ConfigError(f"--backbone: {backbone!r} is not in {store.path}; it has {', '.join(store.matrices)}")
-        names = tuple(store.matrices) if backbone is None else (backbone,)
+    with Neighbours(settings, backbone=backbone, stack=stack, exact=exact, hold=False, listener=listener) as loaded:
         if matrix is not None:
-            _write_matrix(store, names, matrix, listener)
-        queries, own, failures = _queries(inputs, store, names, settings, listener)
-        rows, similarities = neighbours.nearest(queries, _chunks(store, names), k + 1)
-        result = []
-        for number, path in enumerate(inputs):
-            if number in failures:
-                result.append(Found(path, [], failures[number].reason))
-                continue
-            itself = _itself(store, path, own[number])
-            result.append(Found(path, _named(store, rows[number], similarities[number], itself, k), None))
+            _write_matrix(loaded, matrix, listener)
+        result = loaded.find(inputs, k)
     if sheet is not None:
         _save_sheet(result, settings, sheet)
     return result
@@ -138,91 +101,13 @@ def _is_matrix(path: Path) -> bool:
     return bool(found.dtype == np.float32 and found.ndim == 2 and found.shape[0] == found.shape[1])
 
 
-def _chunks(store: Store, names: Sequence[str], first: int = 0) -> Iterator[tuple[int, Features]]:
-    for start in range(first, len(store.table.paths), ROWS):
-        rows = np.arange(start, min(start + ROWS, len(store.table.paths)))
-        yield start, neighbours.unit([store.read_rows(name, rows) for name in names])
-
-
-def _queries(
-    inputs: Sequence[str], store: Store, names: Sequence[str], settings: Settings, listener: Listener
-) -> tuple[Features, list[str | None], dict[int, UnreadableImage]]:
-    """Unit features of each image, its content hash, and which could not be read; their features stay zero."""
-    width = sum(store.matrices[name].width for name in names)
-    found, failures = np.zeros((len(inputs), width), np.float32), {}
-    place = {digest: row for row, digest in enumerate(store.table.sha256)}
-    own: list[str | None] = []
-    missing: dict[int, ImageInput] = {}
-    for number, path in enumerate(inputs):
-        try:
-            own.append(images.hash_file(Path(path), path, settings.features.limits))
-        except UnreadableImage as error:
-            own.append(None)
-            failures[number] = error
-            continue
-        row = place.get(own[-1] or "")
-        if row is None:
-            missing[number] = ImageInput(path, Path(path), own[-1])
-        else:
-            found[number] = neighbours.unit([store.read_rows(name, np.array([row])) for name in names])[0]
-    if missing:
-        numbers = list(missing)
-        located = [_located(store, name, settings, listener) for name in names]
-        batch_size = settings.features.batch_size
-        prepared = loading.prepare(
-            located, settings.features.engine, batch_size, len(missing), listener, announce=False
-        )
-        limits = settings.features.limits
-        for batch in extraction.extract(list(missing.values()), prepared.extractors, prepared.batch_size, limits):
-            failures |= {numbers[position]: error for position, error in batch.failures.items()}
-            if batch.positions:
-                rows = [numbers[position] for position in batch.positions]
-                found[rows] = neighbours.unit([batch.features[name] for name in names])
-    return found, own, failures
-
-
-def _located(store: Store, name: str, settings: Settings, listener: Listener) -> Located:
-    """Find the network that made a matrix."""
-    info = store.matrices[name]
-    made = dataclasses.replace(Backbone.from_dict(info.provenance["configured"]), name=name)
-    features = settings.features.model_copy(update={"precision": info.identity.precision})
-    (located,) = loading.locate([made], settings.model_copy(update={"features": features}), False, listener)
-    if info.basis is not None:
-        located = located.with_basis(info.basis)
-    if differences := info.identity.differences(located.identity):
-        raise IdentityMismatch(
-            f"{store.path}: features of {name!r} would be made otherwise now ({'; '.join(differences)}): bring the old "
-            "weights back, or run `stackcls features --replace`"
-        )
-    return located
-
-
-def _itself(store: Store, path: str, own: str | None) -> int | None:
-    """The row of an image that is asked for; copies under other names are neighbours like any other."""
-    whole = Path(path).absolute().as_posix()
-    rows = enumerate(zip(store.table.paths, store.table.sha256, strict=True))
-    return next((row for row, (name, digest) in rows if digest == own and whole.endswith(f"/{name}")), None)
-
-
-def _named(
-    store: Store, rows: NDArray[np.int64], similarities: Features, itself: int | None, k: int
-) -> list[Neighbour]:
-    table, found = store.table, []
-    for row, similarity in zip(rows.tolist(), similarities.tolist(), strict=True):
-        if row != itself:
-            label = int(table.labels[row])
-            name = table.class_names[label] if label >= 0 else None
-            found.append(Neighbour(table.paths[row], name, float(similarity)))
-    return found[:k]
-
-
-def _write_matrix(store: Store, names: Sequence[str], path: Path, listener: Listener) -> None:
+def _write_matrix(loaded: Neighbours, path: Path, listener: Listener) -> None:
     """Write all similarities block by block; only one block of rows and columns is in memory."""
-    size = len(store.table.paths)
+    size = len(loaded.store.table.paths)
     with replacing(path) as temporary, listener.track("similar", size, "image") as advance:
         whole = np.lib.format.open_memmap(temporary, "w+", np.float32, (size, size))
-        for start, rows in _chunks(store, names):
-            for other, columns in _chunks(store, names, start):
+        for start, rows in loaded.chunks():
+            for other, columns in loaded.chunks(start):
                 block = np.clip(rows @ columns.T, -1, 1)
                 whole[start : start + len(rows), other : other + len(columns)] = block
                 whole[other : other + len(columns), start : start + len(rows)] = block.T
@@ -232,26 +117,15 @@ def _write_matrix(store: Store, names: Sequence[str], path: Path, listener: List
 
 def _save_sheet(found: Sequence[Found], settings: Settings, path: Path) -> None:
     root = sources.scan(settings.images).root
+    shown = [item for item in found if item.error is None]
+    files = [file for item in shown for file in (Path(item.path), *(root / one.path for one in item.neighbours))]
+    drawn = iter(thumbnails.pixels(files, settings.features.limits, THUMBNAIL))
     rows = []
-    for item in found:
-        if item.error is None:
-            cells = [Cell(_thumbnail(Path(item.path), settings), Path(item.path).name, "asked for")]
-            for one in item.neighbours:
-                cells.append(
-                    Cell(_thumbnail(root / one.path, settings), one.label or one.path, f"{one.similarity:.3f}")
-                )
-            rows.append(cells)
+    for item in shown:
+        cells = [Cell(next(drawn), Path(item.path).name, "asked for")]
+        cells += [Cell(next(drawn), one.label or one.path, f"{one.similarity:.3f}") for one in item.neighbours]
+        rows.append(cells)
     pictures.save_sheet(rows, path)
-
-
-def _thumbnail(file: Path, settings: Settings) -> NDArray[np.uint8] | None:
-    limits = settings.features.limits
-    try:
-        image = images.decode(images.read_bytes(file, file.name, limits), file.name, limits)
-    except UnreadableImage:
-        return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.asarray(image)
 
 
 def to_table(found: Sequence[Found]) -> str:
@@ -262,7 +136,7 @@ def to_table(found: Sequence[Found]) -> str:
         for place, one in enumerate(item.neighbours, 1)
     ]
     rows += [[item.path, "", f"error: {item.error}", "", ""] for item in found if item.error]
-    return text.table(["image", "place", "similar", "label", "similarity"], rows) + "\n"
+    return tables.table(["image", "place", "similar", "label", "similarity"], rows) + "\n"
 
 
 def to_json(found: Sequence[Found]) -> str:

@@ -1,0 +1,78 @@
+"""Pictures of a page's images, within a budget of bytes, and links to all of them."""
+
+import base64
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from stackcls import thumbnails
+from stackcls.report.content import Copy, Photo, Predicted, Suspect
+from stackcls.settings import Limits
+
+SIDE = 128
+MOST, BYTES = 500, 1_800_000  # of the pictures as text
+
+Item = TypeVar("Item", Predicted, Suspect, Copy)
+
+
+@dataclass(frozen=True)
+class Album:
+    """Pictures of some images.
+
+    Attributes
+    ----------
+    prefix : str or None
+        Address of the images' folder, relative to the page; None where it is not there.
+    pictures : mapping of str to str
+        Addresses of thumbnails by path.
+    """
+
+    prefix: str | None
+    pictures: Mapping[str, str]
+
+    @staticmethod
+    def take(wanted: Iterable[str], uses: Counter[str], root: Path, folder: Path, limits: Limits) -> "Album":
+        """Take pictures as far as the budget goes.
+
+        Parameters
+        ----------
+        wanted : iterable of str
+            Paths of images, the most wanted first.
+        uses : Counter
+            How often the page shows each.
+        root : Path
+            The folder that the paths are relative to.
+        folder : Path
+            The page's.
+        limits : Limits
+        """
+        paths = list(dict.fromkeys(wanted))[:MOST]
+        pictures, spent = {}, 0
+        made = thumbnails.thumbnails([root / path for path in paths], limits, SIDE)
+        for path, picture in zip(paths, made, strict=True):
+            if picture is not None:
+                address = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+                spent += uses[path] * len(address)
+                if spent > BYTES:
+                    break
+                pictures[path] = address
+        return Album(_address(root, folder), pictures)
+
+    def illustrate(self, item: Item) -> Item:
+        """Put picture and link to an item's image."""
+        path = item.photo.path
+        href = None if self.prefix is None else self.prefix + quote(path)
+        return replace(item, photo=Photo(path, href, self.pictures.get(path)))
+
+
+def _address(root: Path, folder: Path) -> str:
+    """A folder as seen from a page in another one; it begins as no scheme of an address does."""
+    try:
+        relative = Path(os.path.relpath(root.absolute(), folder.absolute())).as_posix()
+    except ValueError:  # on Windows, another drive
+        return f"{root.absolute().as_uri()}/"
+    return f"{quote(relative)}/" if relative.startswith(".") else f"./{quote(relative)}/"

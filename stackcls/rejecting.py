@@ -1,0 +1,38 @@
+"""Answering `unknown` where a label is not sure enough."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackcls.errors import ConfigError, ModelError
+from stackcls.familiarity import Familiarity
+
+UNKNOWN = "unknown"
+
+
+def check(familiarity: Familiarity | None, classes: NDArray[np.str_], reject: float | None) -> None:
+    """Raise `ConfigError` or `ModelError` where a model cannot reject at this threshold; None asks for nothing."""
+    if reject is None:
+        return
+    if not 0 <= reject <= 1:
+        raise ConfigError(f"reject: {reject!r} is not a probability; 0 to 1 is allowed")
+    needed(familiarity)
+    if UNKNOWN in classes:
+        raise ModelError(
+            f"reject: the model has a class {UNKNOWN!r}, and images of no known class would get the same label: give "
+            "that class another name, and run `stackcls features` and `stackcls fit` again"
+        )
+
+
+def needed(familiarity: Familiarity | None) -> Familiarity:
+    """What a model rejects by; raise `ModelError` where it has no such."""
+    if familiarity is None:
+        raise ModelError("reject: the model is of a stackcls that could not reject yet; run `stackcls fit` again")
+    return familiarity
+
+
+def labels(
+    classes: NDArray[np.str_], shares: NDArray[np.float64], certainty: NDArray[np.float64] | None, reject: float | None
+) -> NDArray[np.str_]:
+    """The likeliest class of each row, or `unknown` where certainty is below the threshold."""
+    found: NDArray[np.str_] = classes[shares.argmax(axis=1)]
+    return found if reject is None or certainty is None else np.where(certainty < reject, UNKNOWN, found)

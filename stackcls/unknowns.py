@@ -1,0 +1,255 @@
+"""Fits what tells images of known classes from others, and measures it on classes that are left out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from joblib import cpu_count, delayed
+from numpy.typing import NDArray
+from scipy import optimize
+from sklearn.metrics import roc_auc_score
+
+from stackcls import buffers, validation
+from stackcls.decisions import probabilities
+from stackcls.errors import TrainingError
+from stackcls.familiarity import ROWS, Familiarity, Space, best, certain, fit_space, odds
+from stackcls.listener import Listener
+from stackcls.parallel import in_parallel
+from stackcls.report.findings import Trade, Unknown
+from stackcls.report.results import STACK
+from stackcls.settings import Settings
+from stackcls.training import TrainingSet, check_folds
+from stackcls.validation import Advance, Floats, Ints, Part, Validated
+
+GROUPS, TRIED = (
+    4,
+    2,
+)  # a quarter of the classes is left out together, of which two are tried: each costs a third of a fit
+THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+PENALTY = 1e-3
+
+MEASURED = (
+    "probability that the label is right, where every second image is of a class never seen: logistic regression on "
+    "the log odds of the stack's largest probability and on the features' likelihood under the nearest class against a "
+    "class never seen (Ioffe 2006); fitted on out-of-fold images and on classes left out of other folds"
+)
+NOT_MEASURED = (
+    "probability that the label of an image of a known class is right: logistic regression on the log odds of the "
+    "stack's largest probability and on the features' likelihood under the nearest class against a class never seen "
+    "(Ioffe 2006); fitted on out-of-fold images"
+)
+
+Weights = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Images that a stack was not fitted on.
+
+    Attributes
+    ----------
+    odds, familiarity : ndarray of float, shape (n,)
+    right : ndarray of bool, shape (n,)
+        Whether the stack's label is right; of a class left out it never is.
+    known : ndarray of bool, shape (n,)
+        Whether the stack knows their class.
+    fold : ndarray of int, shape (n,)
+        The fold that was held out.
+    """
+
+    odds: Floats
+    familiarity: Floats
+    right: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    fold: Ints
+
+    def take(self, mask: NDArray[np.bool_]) -> "Rows":
+        """Some of them."""
+        return Rows(self.odds[mask], self.familiarity[mask], self.right[mask], self.known[mask], self.fold[mask])
+
+
+def look(
+    data: TrainingSet, validated: Validated, settings: Settings, full: bool, listener: Listener
+) -> tuple[Unknown, Familiarity]:
+    """Fit what the model needs to answer `unknown`, and measure what that does.
+
+    Parameters
+    ----------
+    data : TrainingSet
+    validated : Validated
+    settings : Settings
+    full : bool
+        Whether to fit further stacks, on a part of the classes each, and to see what they say of the others.
+    listener : Listener
+    """
+    fold = validated.predictions.fold
+    groups = class_groups(len(data.class_names), settings.cv.seed) if full else []
+    cases = [case for case in (_leave_out(data, fold, group, settings, n) for n, group in enumerate(groups)) if case]
+    parts = [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in np.unique(fold)]
+    parts.append((np.arange(len(data.y)), np.arange(0)))
+    large = validation.is_large(data)
+    fits = len(data.names) * (len(parts) + 2 * len(cases))
+    with listener.track("unknown", fits, "fit") as advance:
+        familiarity = buffers.zeros((len(data.y),))
+        fitted = list(_familiarities(data, parts, large, advance))
+        for (_, test), (_, found) in zip(parts, fitted, strict=True):
+            familiarity[test] = found
+        right = validated.predictions.correct(STACK)
+        rows = Rows(odds(validated.shares), familiarity, right, np.ones(len(right), bool), fold)
+        temperature = validated.model.temperature
+        left_out = [_score(case, settings, temperature, large, advance) for case in cases]
+    unknown = [item.take(~item.known) for item in left_out]
+    counts = np.bincount(data.y, minlength=len(data.class_names))
+    model = Familiarity(tuple(fitted[-1][0]), counts, calibrate([rows, *unknown]))
+    return _measure(rows, left_out, [[data.class_names[i] for i in case.group] for case in cases]), model
+
+
+def class_groups(n_classes: int, seed: int) -> list[Ints]:
+    """Classes to leave out together; none where fewer than two classes would remain."""
+    if n_classes < 3:
+        return []
+    order = np.random.default_rng(seed).permutation(n_classes)
+    return [np.sort(group) for group in np.array_split(order, min(GROUPS, n_classes))[:TRIED]]
+
+
+def calibrate(items: Sequence[Rows]) -> Weights:
+    """Weights of the log odds and the familiarity; images of known and of unknown classes count as much together.
+
+    As Platt (Probabilistic outputs for support vector machines, 1999), to a little less than certainty, so that there
+    is an answer also where no label is wrong. No weight is negative: what is likelier is never less certain.
+    """
+    right, known = (np.concatenate([getattr(item, name) for item in items]) for name in ("right", "known"))
+    columns = np.stack([np.concatenate([getattr(i, name) for i in items]) for name in ("odds", "familiarity")])
+    weight = np.where(known, 1 / max(known.sum(), 1), 1 / max((~known).sum(), 1))
+    target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+    middle, scale = columns.mean(axis=1), np.maximum(columns.std(axis=1), 1e-9)
+    inputs = np.vstack([np.ones(len(right)), (columns - middle[:, None]) / scale[:, None]])
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        scores = parameters @ inputs
+        value = np.sum(weight * (np.logaddexp(0, scores) - target * scores)) + PENALTY * np.sum(parameters[1:] ** 2)
+        gradient = inputs @ (weight * (np.exp(-np.logaddexp(0, -scores)) - target))
+        return value, gradient + 2 * PENALTY * np.concatenate([[0], parameters[1:]])
+
+    bounds = [(None, None), (0, None), (0, None)]
+    fitted = optimize.minimize(loss, np.zeros(3), jac=True, method="L-BFGS-B", bounds=bounds).x
+    slopes = fitted[1:] / scale
+    return float(fitted[0] - slopes @ middle), float(slopes[0]), float(slopes[1])
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A training set without some classes; rows of those have the label -1 and are held out, with those of one fold."""
+
+    data: TrainingSet
+    part: Part
+    group: Ints
+    fold: int
+
+
+@dataclass(frozen=True)
+class _Subset:
+    """Rows of another set."""
+
+    whole: TrainingSet
+    rows: Ints
+
+    def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
+        """Features of some of them."""
+        return self.whole.block(number, self.rows[rows])
+
+
+def _leave_out(data: TrainingSet, fold: Ints, group: Ints, settings: Settings, number: int) -> _Case | None:
+    """Leave a group of classes out of what all folds but one are fitted on; None where groups of images forbid that."""
+    held_out = number % settings.cv.folds
+    away = np.isin(data.y, group)
+    kept = np.setdiff1d(np.arange(len(data.class_names)), group)
+    train = _restricted(data, np.flatnonzero(~away & (fold != held_out)), kept)
+    try:
+        check_folds(train, [], settings)
+    except TrainingError:
+        return None
+    test = away | (fold == held_out)
+    return _Case(_restricted(data, np.arange(len(data.y)), kept), _split(test), group, held_out)
+
+
+def _split(test: NDArray[np.bool_]) -> Part:
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def _restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
+    new = np.full(len(data.class_names), -1)
+    new[kept] = np.arange(len(kept))
+    names = tuple(data.class_names[number] for number in kept)
+    groups = None if data.groups is None else data.groups[rows]
+    return TrainingSet(_Subset(data, rows), data.names, data.widths, new[data.y[rows]], names, groups)
+
+
+def _score(case: _Case, settings: Settings, temperature: float, large: bool, advance: Advance) -> Rows:
+    """Fit a stack without the classes left out, and let it say what it thinks of what is held out."""
+    decisions = validation.decide_held_out(case.data, case.part, settings, advance)
+    ((_, familiarity),) = _familiarities(case.data, [case.part], large, advance)
+    given = case.data.y[case.part[1]]
+    right = decisions.argmax(axis=1) == given
+    shares = probabilities(decisions, temperature)
+    return Rows(odds(shares), familiarity, right, given >= 0, np.full(len(given), case.fold))
+
+
+def _familiarities(
+    data: TrainingSet, parts: Sequence[Part], large: bool, advance: Advance
+) -> Iterator[tuple[list[Space], Floats]]:
+    """Of each part: the spaces fitted on its rows, and the familiarity of the rows held out."""
+    tasks = [(number, *part) for part in parts for number in range(len(data.names))]
+    jobs = (delayed(_fit_space)(data, *task) for task in tasks)
+    fitted = in_parallel(jobs, 1, cpu_count()) if large else in_parallel(jobs, -1)
+    for _, test in parts:
+        spaces, total = [], np.zeros((len(test), len(data.class_names)))
+        for _ in data.names:
+            space, ratios = next(fitted)
+            spaces.append(space)
+            total += ratios
+            advance(1)
+        yield spaces, best(total, len(data.names))
+
+
+def _fit_space(data: TrainingSet, number: int, train: Ints, test: Ints) -> tuple[Space, Floats]:
+    y = data.y[train]
+    space = fit_space(data.block(number, train), y, len(data.class_names))
+    counts = np.bincount(y, minlength=len(data.class_names))
+    ratios = np.empty((len(test), len(counts)), np.float32)
+    for start in range(0, len(test), ROWS):
+        part = test[start : start + ROWS]
+        ratios[start : start + len(part)] = space.ratios(data.block(number, part), counts)
+    return space, ratios
+
+
+def _measure(rows: Rows, left_out: Sequence[Rows], names: list[list[str]]) -> Unknown:
+    """What thresholds do, each fold judged by weights that were fitted on the others."""
+    items = [rows, *(item.take(~item.known) for item in left_out)]
+    weights = {number: calibrate([item.take(item.fold != number) for item in items]) for number in np.unique(rows.fold)}
+    known = _certainty(rows, weights)
+    unknown = np.concatenate([np.empty(0), *(_certainty(item, weights) for item in items[1:])])
+    trades = []
+    for threshold in THRESHOLDS:
+        answered = known >= threshold
+        trades.append(
+            Trade(
+                reject=threshold,
+                coverage=float(answered.mean()),
+                accuracy=float(rows.right[answered].mean()) if answered.any() else None,
+                unknown_rejected=float((unknown < threshold).mean()) if len(unknown) else None,
+            )
+        )
+    if not left_out:
+        return Unknown(trades, None, None, [], NOT_MEASURED)
+    areas = [(roc_auc_score(i.known, _certainty(i, weights)), roc_auc_score(i.known, i.odds)) for i in left_out]
+    ours, alone = np.mean(areas, axis=0)
+    return Unknown(trades, float(ours), float(alone), names, MEASURED)
+
+
+def _certainty(rows: Rows, weights: dict[int, Weights]) -> Floats:
+    found = np.empty(len(rows.fold))
+    for number in np.unique(rows.fold):
+        here = rows.fold == number
+        found[here] = certain(weights[number], rows.odds[here], rows.familiarity[here])
+    return found

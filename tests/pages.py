@@ -1,0 +1,193 @@
+"""Pages with every section filled, of as many images and classes as a test wants, and what their HTML says."""
+
+import csv
+import io
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stackcls import page, scoring
+from stackcls.report.findings import Contribution, Duplicates, ReliabilityBin, Suspects, Trade, Unknown
+from stackcls.report.results import STACK, Calibration, Gain, Holdout, McNemar, Report
+from stackcls.runtables import Tables
+from stackcls.scoring import Predictions
+from stackcls.settings import Settings
+
+SECTIONS = [
+    *("summary", "scores", "gain", "contributions", "confusion", "classes", "calibration", "mistakes"),
+    *("suspects", "duplicates", "unknown", "holdout", "made"),
+]
+BACKBONES = ("one", "two", "three")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "a \"double\" & 'single'",
+    "right \u202eto left",
+    "two\nlines\tand \x1b[31m",
+    "猫 🐈 \u05d7\u05ea\u05d5\u05dc",
+    "--></style></script><img src=x onerror=alert(1)>",
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A report, the tables beside it, and settings whose images are there."""
+
+    report: Report
+    tables: Tables
+    settings: Settings
+
+    def html(self) -> str:
+        return page.make(self.report, self.tables, self.settings, self.settings.files)
+
+    def write(self) -> Path:
+        """Write everything as `fit` would."""
+        files = self.settings.files
+        files.folder.mkdir(exist_ok=True)
+        self.report.save(files.report)
+        contents = {
+            files.page: self.html(),
+            files.predictions: self.tables.predictions,
+            files.suspects: self.tables.suspects,
+            files.duplicates: self.tables.duplicates,
+            files.holdout: self.tables.holdout,
+        }
+        for path, content in contents.items():
+            path.write_bytes(content.encode())
+        np.save(files.probabilities, self.tables.probabilities.astype(np.float32))
+        return files.page
+
+
+def table(*rows):
+    buffer = io.StringIO()
+    csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def make(folder: Path, n: int = 60, classes=("ant", "bee", "cow", "dog"), with_images: bool = True) -> Made:
+    """Invent a run; images are small squares, whose file names hold the class's name as far as files can."""
+    rng = np.random.default_rng(0)
+    classes = sorted(classes)
+    count = len(classes)
+    given = np.arange(n) % count
+    ranking = {
+        name: rng.normal(size=(n, count)) * spread + 4 * np.eye(count)[given]
+        for name, spread in zip((*BACKBONES, STACK), (2.4, 2.2, 1.9, 1.7), strict=True)
+    }
+    fold = np.arange(n) // count % 3
+    found = Predictions(given, fold, ranking)
+    shares = np.exp(ranking[STACK]) / np.exp(ranking[STACK]).sum(axis=1, keepdims=True)
+    paths = [f"{''.join(classes[c].split('/'))}/{number:05d} {classes[c][:9]!r}.png" for number, c in enumerate(given)]
+    paths = [path.replace("\x1b", "").replace("\n", " ") if number % 2 else path for number, path in enumerate(paths)]
+    (folder / "images").mkdir(parents=True)
+    for path, c in zip(paths, given, strict=True) if with_images else ():
+        place = folder / "images" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), (int(c * 40 % 256), 120, 90)).save(place)
+    scores = {name: scoring.score(found, name) for name in (*BACKBONES, STACK)}
+    report = Report(
+        recipe="in-sample",
+        folds=3,
+        seed=0,
+        n_images=n,
+        classes=list(classes),
+        scores=scores,
+        gain=scoring.gain(found, scores),
+        confusion=scoring.confusion(found, count),
+        per_class=scoring.per_class_scores(found, classes),
+        calibration=Calibration(0.02, 0.3, 1.1, _bins()),
+        seconds=1.5,
+        created_with={"stackcls": "0", "python": "3"},
+        notes=[f"classes like {classes[0]} were kept"],
+        settings={"base.C": "1.0"},
+        contributions={
+            name: Contribution(0.9, [0.9, 0.91, 0.89], value, [value - 0.01, value + 0.02], cost)
+            for name, value, cost in zip(BACKBONES, (0.01, -0.004, 0.02), (0.01, 0.2, None), strict=True)
+        },
+        suspects=Suspects(2, 4, "confident learning"),
+        duplicates=Duplicates(0.95, 1, 2, 2, 4, 1, 1, True, {name: score.mean for name, score in scores.items()}),
+        unknown=Unknown(
+            [Trade(p, 1 - p**2, 0.9 + 0.1 * p, p) for p in (0.0, 0.25, 0.5, 0.75, 0.95)], 0.97, 0.93, [classes[:2]], "m"
+        ),
+        holdout=_holdout(scores, n, int((~found.correct(STACK)).sum())),
+    )
+    predicted = {name: ranking[name].argmax(axis=1) for name in ranking}
+    label = [classes[c] for c in given]
+    named = {name: [classes[c] for c in predicted[name]] for name in predicted}
+    top = [f"{value:.6f}" for value in shares.max(axis=1)]
+    rows = zip(paths, label, fold.tolist(), named[STACK], top, *(named[name] for name in BACKBONES), strict=True)
+    held = zip(paths, label, named[STACK], top, *(named[name] for name in BACKBONES), strict=True)
+    other = [classes[(c + 1) % count] for c in given]
+    settings = Settings(images=folder / "images", artifacts=folder / "artifacts")
+    tables = Tables(
+        predictions=table(["path", "label", "fold", "predicted", "probability", *BACKBONES], *rows),
+        probabilities=shares,
+        suspects=table(
+            ["rank", "path", "label", "probability", "suggested", "suggested_probability"],
+            *([number + 1, paths[number], label[number], 0.01, other[number], 0.98] for number in range(4)),
+        ),
+        duplicates=table(
+            ["group", "path", "label", "kind", "similarity"],
+            *([number // 2, paths[number], label[number], "near", 0.987] for number in range(4)),
+        ),
+        holdout=table(["path", "label", "predicted", "probability", *BACKBONES], *held),
+    )
+    return Made(report, tables, settings)
+
+
+def _bins():
+    edges = np.linspace(0, 1, 16)
+    return [
+        ReliabilityBin(float(low), float(high), number * number, float(low + high) / 2, float(low + high) / 2 - 0.02)
+        if number > 1
+        else ReliabilityBin(float(low), float(high), 0, 0.0, 0.0)
+        for number, (low, high) in enumerate(zip(edges, edges[1:], strict=False))
+    ]
+
+
+def _holdout(scores, n, wrong):
+    alone = {name: replace(score, folds=[score.mean], std=0.0) for name, score in scores.items()}
+    gain = Gain("one", 0.01, [0.01], None, "none: one fold", McNemar(3, 2, 0.5))
+    return Holdout("split", n, alone, gain, Calibration(0.02, 0.3, 1.1), 3, wrong, [])
+
+
+class Parsed(HTMLParser):
+    """Tags with their attributes, ids, and all text outside of scripts and styles."""
+
+    VOID = frozenset({"meta", "link", "img", "input", "wbr", "br", "line", "circle", "rect"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"not closed: {self.open}"
+        self.text = " ".join("".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag not in {"bdi", "b", "strong", "a", "span", "code"}:
+            self.words.append(" ")
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def ids(self) -> list[str]:
+        return [attributes["id"] for _, attributes in self.tags if "id" in attributes]

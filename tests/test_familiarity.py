@@ -1,0 +1,132 @@
+"""What tells images of known classes from others, on drawn features."""
+
+import numpy as np
+import pytest
+
+from stackcls.familiarity import MOST_AXES, Familiarity, Space, best, certain, fit_space, odds, powered
+from stackcls.rejecting import UNKNOWN, check, labels, needed
+
+RNG = np.random.default_rng
+
+
+def drawn(n_classes, per_class, width, seed=0, spread=1.0):
+    """Features of classes whose means differ in eight directions, shape (n, width), and labels."""
+    rng = RNG(seed)
+    directions = RNG(99).normal(size=(8, width))
+    means = spread * rng.normal(size=(n_classes, 8)) @ directions
+    y = np.repeat(np.arange(n_classes), per_class)
+    return (means[y] + rng.normal(0, 2, (len(y), width))).astype(np.float32), y
+
+
+@pytest.mark.parametrize("per_class", [5, 40])
+def test_known_classes_are_likelier_and_new_ones_are_not(per_class):
+    # More features than images, and fewer: both ways through the equations.
+    X, y = drawn(8, per_class + 10, 100)
+    train = np.tile(np.arange(per_class + 10) < per_class, 8)
+    space = fit_space(X[train].copy(), y[train], 8)
+    counts = np.bincount(y[train])
+    known, new = space.ratios(X[~train], counts), space.ratios(drawn(6, 20, 100, seed=5)[0], counts)
+    assert (known.argmax(axis=1) == y[~train]).mean() > 0.9
+    assert (best(known, 1)[:, None] > best(new, 1)).mean() > 0.9
+
+
+def test_both_ways_through_the_equations_agree():
+    X, y = drawn(5, 30, 149)
+    wide = np.hstack([X, np.zeros((len(X), 2), np.float32)])  # 151 columns for 150 rows
+    found, other = fit_space(X.copy(), y, 5), fit_space(wide.copy(), y, 5)
+    counts = np.bincount(y)
+    # Two empty columns only lower the mean variance towards which is shrunk.
+    np.testing.assert_allclose(other.ratios(wide, counts), found.ratios(X, counts), rtol=0.03, atol=0.3)
+
+
+def test_the_ratio_is_that_of_two_gaussians():
+    axes = np.linalg.qr(RNG(0).normal(size=(6, 2)))[0].astype(np.float32)
+    space = Space(np.full(6, 0.1, np.float32), axes, np.array([[1, 0], [0, -2]], np.float32), np.array([2, 0.5], "f4"))
+    X, counts = RNG(1).normal(size=(4, 6)).astype(np.float32), np.array([3, 10])
+    z = (powered(X.copy()) - space.centre) @ axes
+
+    def log_density(at, mean, variance):
+        return (-0.5 * ((at - mean) ** 2 / variance + np.log(2 * np.pi * variance))).sum(axis=1)
+
+    for number, count in enumerate(counts):
+        # The posterior of a mean with prior variance b after `count` draws of variance 1 that average m.
+        precision = 1 / space.spread + count
+        own = log_density(z, count * space.means[number] / precision, 1 + 1 / precision)
+        expected = own - log_density(z, 0, 1 + space.spread)
+        np.testing.assert_allclose(space.ratios(X, counts)[:, number], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "n_axes"), [(2, 1), (7, 6), (80, MOST_AXES)], ids=["two classes", "a few", "more than are kept"]
+)
+def test_axes_are_few(n_classes, n_axes):
+    X, y = drawn(n_classes, 3, 120)
+    space = fit_space(X, y, n_classes)
+    assert space.axes.shape == (120, n_axes)
+    assert space.means.shape == (n_classes, n_axes)
+    assert all(np.isfinite(getattr(space, name)).all() for name in ("centre", "axes", "means", "spread"))
+
+
+@pytest.mark.parametrize(
+    "X",
+    [np.ones((8, 5)), np.zeros((8, 5)), np.eye(2, 5).repeat(4, axis=0), np.eye(8, 5)],
+    ids=["all the same", "all zero", "classes without spread", "nothing but spread"],
+)
+def test_degenerate_features_give_finite_answers(X):
+    space = fit_space(X.astype(np.float32), np.repeat([0, 1], 4), 2)
+    assert np.isfinite(space.ratios(X, np.array([4, 4]))).all()
+
+
+def test_one_image_of_each_class():
+    space = fit_space(np.eye(4, dtype=np.float32), np.arange(4), 4)
+    assert np.isfinite(space.ratios(np.eye(4), np.ones(4, int))).all()
+
+
+def test_powers_keep_signs_and_scale_does_not_matter():
+    X = np.array([[4, -9, 0, 1]], np.float32)
+    np.testing.assert_allclose(powered(X.copy()), np.array([[2, -3, 0, 1]]) / np.sqrt(14), rtol=1e-6)
+    np.testing.assert_allclose(powered(7 * X), powered(X.copy()), rtol=1e-6)
+
+
+def test_odds_are_of_the_largest_probability_and_finite():
+    found = odds(np.array([[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]]))
+    np.testing.assert_allclose(found, [np.log(4), np.log((1 - 1e-6) / 1e-6), 0])
+
+
+def test_numbers_that_overflow_are_not_certain():
+    assert certain((0.0, 1.0, 1.0), np.array([np.inf, 0]), np.array([-np.inf, 1e300])).tolist() == [0, 1]
+
+
+def test_certainty_does_not_depend_on_company():
+    X, y = drawn(4, 20, 30)
+    familiarity = Familiarity((fit_space(X.copy(), y, 4),), np.bincount(y), (0.5, 1.0, 0.2))
+    shares = RNG(0).dirichlet(np.ones(4), len(X))
+    together = familiarity.certainty(shares, [X])
+    alone = [familiarity.certainty(shares[[row]], [X[[row]]])[0] for row in range(5)]
+    np.testing.assert_allclose(together[:5], alone, rtol=1e-9)
+
+
+def test_labels_below_the_threshold_are_unknown():
+    shares, certainty = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0.3, 0.7])
+    classes = np.array(["a", "b"])
+    assert labels(classes, shares, certainty, 0.5).tolist() == [UNKNOWN, "b"]
+    assert labels(classes, shares, certainty, 0.7).tolist() == [UNKNOWN, "b"]  # not below
+    assert labels(classes, shares, None, None).tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "reject", "message"),
+    [
+        (["a", "b"], 1.5, "reject: 1.5 is not a probability; 0 to 1 is allowed"),
+        (["a", "b"], float("nan"), "reject: nan is not a probability"),
+        (["a", "unknown"], 0.5, "has a class 'unknown'.*another name"),
+        (None, 0.5, "could not reject yet; run `stackcls fit` again"),
+    ],
+)
+def test_what_cannot_be_rejected_by(classes, reject, message):
+    familiarity = None if classes is None else Familiarity((), np.ones(2, int), (0.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match=message):
+        check(familiarity, np.array(classes or ["a", "b"]), reject)
+    if classes is None:
+        with pytest.raises(ValueError, match="fit` again"):
+            needed(None)
