@@ -99,3 +99,48 @@ class Artifacts:
     def holdout(self) -> Path:
         """Prediction of each image that was held out."""
         return self.folder / "holdout_predictions.csv"
+
+    def finetuned(self, name: str) -> "Finetuned":
+        """Names of the files of one fine-tuned backbone."""
+        return Finetuned(self.folder / "finetune" / name)
+
+    def comparison(self, name: str) -> Path:
+        """Training curves of several runs of one backbone, in one picture."""
+        return self.folder / "finetune" / f"{name}-comparison.png"
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """Names of the files that `finetune` writes, in a folder for each run."""
+
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """The network without its head, as an entry of `backbones` takes it."""
+        return self.folder / "model.keras"
+
+    @property
+    def history(self) -> Path:
+        """Loss and accuracy of each epoch."""
+        return self.folder / "history.csv"
+
+    @property
+    def logs(self) -> Path:
+        """The same for TensorBoard."""
+        return self.folder / "tensorboard"
+
+    @property
+    def curves(self) -> Path:
+        """The same as a picture."""
+        return self.folder / "curves.png"
+
+    @property
+    def report(self) -> Path:
+        """All that is known of the run, for programs."""
+        return self.folder / "report.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a run that has not ended goes on from."""
+        return self.folder / "checkpoint.npz"

@@ -13,6 +13,7 @@ from stackcls.errors import ConfigError
 from stackcls.settings import BackboneEntry, Settings
 
 DEFAULT_FILE = Path("pipeline.yaml")
+NO_FILES = frozenset({"imagenet", "random"})
 LONGEST = 2**18
 SHOWN = 120
 
@@ -59,6 +60,9 @@ def anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("images", "artifacts"):
         if isinstance(raw.get(key), str):
             anchored_raw[key] = _join(folder, raw[key])
+    tuning = raw.get("finetune")
+    if isinstance(tuning, dict) and isinstance(start := tuning.get("start"), str) and start not in NO_FILES:
+        anchored_raw["finetune"] = {**tuning, "start": _join(folder, start)}
     features = raw.get("features")
     if isinstance(features, dict) and isinstance(features.get("backbones"), list):
         entries = [_anchored_entry(entry, folder) for entry in features["backbones"]]
@@ -72,7 +76,7 @@ def _anchored_entry(entry: object, folder: Path) -> object:
     entry = dict(entry)
     for key in ("weights", "model"):
         value = entry.get(key)
-        if isinstance(value, str) and not (key == "weights" and value in {"imagenet", "random"}):
+        if isinstance(value, str) and not (key == "weights" and value in NO_FILES):
             entry[key] = _join(folder, value)
     return entry
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
-from stackcls import engines, weightfiles
+from stackcls import engines, seen, weightfiles
 from stackcls.backbones import SAVED, Backbone, Identity, Located, architectures, bundled_file
 from stackcls.bases import RANGES
 from stackcls.engines import Engine, Extractor, cache
@@ -72,6 +72,8 @@ def locate(backbones: Sequence[Backbone], settings: Settings, offline: bool, lis
     different = [file for file in dict.fromkeys(files) if file is not None]
     with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
         digests = dict(zip(different, pool.map(digest_file, different), strict=True))
+    for file in different:
+        seen.read(file)  # which refuses a file that has lost its record, before hours of work
     precision = settings.features.precision
     return tuple(
         Located(backbone, file, backbone.identity(digests[file] if file else f"random:{backbone.seed}", precision))

@@ -22,6 +22,7 @@ from stackcls.learned import LearnedStack
 from stackcls.listener import Listener, Silent
 from stackcls.loading import Prepared
 from stackcls.modelbackbone import ModelBackbone as ModelBackbone  # by this name in older pickles too
+from stackcls.seen import short_hashes as short_hashes
 from stackcls.settings import FeatureSettings, Limits
 
 if typing.TYPE_CHECKING:
@@ -281,8 +282,3 @@ class StackModel:
 
     def _find_weights(self, item: ModelBackbone) -> Path | None:
         return loading.find_recorded(item.backbone.name, item.identity, item.hints, self.folder or Path())
-
-
-def short_hashes(sha256: Sequence[str]) -> NDArray[np.uint64]:
-    """First 64 bits of hexadecimal hashes: enough to tell images apart, an eighth of the space."""
-    return np.array([int(digest[:16], 16) for digest in sha256], dtype=np.uint64)

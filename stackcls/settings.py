@@ -211,6 +211,38 @@ class ReportSettings(Section):
     depth: Literal["auto", "quick", "full"] = "auto"
 
 
+class AugmentSettings(Section):
+    """How training images are varied, each anew in every epoch; 0 for not at all."""
+
+    flip: bool = True
+    crop: float = Field(0.1, ge=0, le=0.5)
+    scale: float = Field(0.1, ge=0, le=0.5)
+    brightness: float = Field(0.1, ge=0, le=0.5)
+    mixup: float = Field(0.0, ge=0, le=1)
+
+
+_Rate = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class FinetuneSettings(Section):
+    """How one backbone is trained on the images."""
+
+    start: str | None = None
+    unfreeze: str = Field("all", min_length=1)
+    share: float = Field(0.5, gt=0, le=1)
+    validation: float = Field(0.2, gt=0, lt=1)
+    epochs: int = Field(20, ge=1, le=10_000)
+    patience: int = Field(5, ge=1, le=10_000)
+    batch_size: int = Field(32, ge=1, le=MAX_BATCH)
+    rate: float = Field(0.01, gt=0, le=10, allow_inf_nan=False)
+    multipliers: dict[str, _Rate] = {}
+    dropout: float = Field(0.2, ge=0, lt=1)
+    augment: AugmentSettings = AugmentSettings()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    memory: int = Field(1024, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+
+
 class WeightSettings(Section):
     """Where pretrained weights come from."""
 
@@ -227,7 +259,7 @@ class Settings(Section):
         Class folders, a manifest or a CUB-200-2011 folder.
     artifacts : Path
         The folder that holds what the stages write.
-    features, stack, cv, report, weights
+    features, stack, cv, report, finetune, weights
         The sections of `pipeline.yaml`.
     """
 
@@ -237,6 +269,7 @@ class Settings(Section):
     stack: StackSettings = StackSettings()
     cv: CvSettings = CvSettings()
     report: ReportSettings = ReportSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
     weights: WeightSettings = WeightSettings()
 
     @property

@@ -66,12 +66,24 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class MatrixInfo:
-    """What a store says of one feature matrix, and the basis that it was made on, where it has one."""
+    """What a store says of one feature matrix.
+
+    Attributes
+    ----------
+    identity : Identity
+    provenance : mapping
+    width : int
+    basis : Basis or None
+        That it was made on, where it has one.
+    seen : ndarray of uint64, or None
+        Images, by content hash, that its network was fine-tuned on; None for a network that was not.
+    """
 
     identity: Identity
     provenance: Mapping[str, Any]
     width: int
     basis: Basis | None = None
+    seen: NDArray[np.uint64] | None = None
 
 
 def read_header(path: Path) -> str:
@@ -148,7 +160,8 @@ def read_info(file: h5py.File, name: str, n_rows: int) -> MatrixInfo:
     if not isinstance(provenance, dict) or not isinstance(provenance.get("configured"), dict):
         raise ValueError("its provenance does not say which backbone made it")
     check_described(Backbone.from_dict(provenance["configured"]), identity, basis, int(dataset.shape[1]))
-    return MatrixInfo(identity, provenance, int(dataset.shape[1]), basis)
+    seen = _values(file, f"seen/{name}", np.uint64) if name in file.get("seen", ()) else None
+    return MatrixInfo(identity, provenance, int(dataset.shape[1]), basis, seen)
 
 
 def places(path: Path) -> dict[str, tuple[int, int, str]]:

@@ -84,6 +84,7 @@ def _write(
         for name in sorted(matrices):
             _write_matrix(group, name, len(table.paths), matrices[name], raw.while_well(rows_of[name]))
         _write_bases(file, {name: info.basis for name, info in matrices.items() if info.basis is not None})
+        _write_seen(file, {name: info.seen for name, info in matrices.items() if info.seen is not None})
 
 
 class _Patient(io.FileIO):
@@ -209,3 +210,11 @@ def _write_bases(file: h5py.File, bases: Mapping[str, Basis]) -> None:
         group.attrs["kind"] = basis.kind
         group.create_dataset("layout", data=basis.layout, dtype=h5py.string_dtype("utf-8"))
         group.create_dataset("values", data=basis.values.astype(np.float32))
+
+
+def _write_seen(file: h5py.File, seen: Mapping[str, NDArray[np.uint64]]) -> None:
+    if not seen:
+        return
+    group = _create_group(file, "seen")
+    for name in sorted(seen):
+        group.create_dataset(name, data=seen[name].astype(np.uint64))

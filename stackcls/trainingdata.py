@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stackcls import backbones, costs, grouping, holdouts
+from stackcls import backbones, costs, exposure, grouping, holdouts
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
 from stackcls.holdouts import HeldOut, Ints, Mask
 from stackcls.inspect.duplicates import Found
 from stackcls.listener import Listener
+from stackcls.seen import Hashes
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
 from stackcls.training import TrainingSet, class_counts, images_needed
@@ -36,6 +37,8 @@ class TrainingRows:
         Among the rows of `data`.
     given_groups : ndarray of int64, shape (n,), or None
         Groups of these rows that duplicates have no part in.
+    seen : ndarray of uint64
+        Images, by content hash, that fine-tuning of a backbone saw; none of them is among the rows.
     seconds_per_image : mapping of str to float or None
         What each backbone's features cost on this machine; None where that is not known.
     """
@@ -47,6 +50,7 @@ class TrainingRows:
     held: HeldOut | None
     duplicates: Found
     given_groups: Ints | None
+    seen: Hashes
     seconds_per_image: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -111,8 +115,9 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     notes += [note] if note else []
     if settings.cv.groups == "duplicates":
         groups = grouping.merged(groups, found)
+    saw = exposure.find(store, names, groups, notes)
     held, left_out = _hold_out(store, names, settings, groups, notes)
-    keep = _learned_from(table, held | left_out, groups, settings, notes)
+    keep = _learned_from(table, held | left_out | saw.rows, groups, settings, notes)
     if not keep.any():
         raise TrainingError(f"{store.path}: no labelled image is left to learn from ({'; '.join(notes)})")
     rows = np.flatnonzero(keep)
@@ -128,13 +133,19 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     held_out = None
     if settings.cv.holdout is not None:
         held_out = _held_out(
-            store, data, present.astype(np.int64), held, int((left_out & (table.labels >= 0)).sum()), settings, notes
+            store,
+            data,
+            present.astype(np.int64),
+            held & ~saw.rows,
+            int((left_out & (table.labels >= 0)).sum()),
+            settings,
+            notes,
         )
     _note_precisions(store, names, notes)
     for note in notes:
         listener.warn(note)
     given = None if given is None else given[rows]
-    return TrainingRows(data, table, rows, notes, held_out, found.take(rows), given, _costs(store, names))
+    return TrainingRows(data, table, rows, notes, held_out, found.take(rows), given, saw.hashes, _costs(store, names))
 
 
 def _costs(store: Store, names: Sequence[str]) -> dict[str, float | None]:

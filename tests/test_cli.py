@@ -15,7 +15,7 @@ from stackcls.stages import features as features_stage
 from tests.conftest import FAKE_BACKBONES, write_photos
 
 HEAVY = ("tensorflow", "keras", "sklearn", "mlxtend", "numpy", "scipy", "h5py", "joblib", "PIL", "matplotlib")
-LEARNING = ("init", "features", "fit", "predict", "evaluate", "backbones", "weights", "demo")
+LEARNING = ("init", "features", "fit", "finetune", "predict", "evaluate", "backbones", "weights", "demo")
 VERBS = (*LEARNING, "report", "similar", "duplicates", "map", "check")
 
 

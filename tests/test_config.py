@@ -84,6 +84,7 @@ features:
     - {name: b, model: m/b.keras, preprocessing: tf}
     - {name: c, architecture: MobileNet, weights: imagenet}
     - {name: d, architecture: MobileNet, weights: random}
+finetune: {start: own.keras}
 """
     settings = config.read(pipeline(tmp_path / "project", text))
     assert settings.images == tmp_path / "project/pictures"
@@ -92,6 +93,8 @@ features:
     assert entries[1].weights == str(tmp_path / "project/w.h5")
     assert entries[2].model == tmp_path / "project/m/b.keras"
     assert [entry.weights for entry in entries[3:]] == ["imagenet", "random"]
+    assert settings.finetune.start == str(tmp_path / "project/own.keras")
+    assert config.read(pipeline(tmp_path, "finetune: {start: random}\n")).finetune.start == "random"
 
 
 def test_absolute_paths_and_the_home_folder_stay(tmp_path, monkeypatch):

@@ -226,9 +226,16 @@ def _with_size(network: keras.Model, backbone: Backbone) -> keras.Model:
 def _preprocessing(backbone: Backbone) -> Callable[[Any], Any]:
     from keras import applications
 
-    if backbone.preprocessing == "none":
-        return lambda images: images
     if backbone.preprocessing == "keras":
         module = sys.modules[getattr(applications, backbone.architecture).__module__]
         return typing.cast(Callable[[Any], Any], module.preprocess_input)
-    return lambda images: applications.imagenet_utils.preprocess_input(images, mode=backbone.preprocessing)
+    return preprocessing(backbone.preprocessing)
+
+
+def preprocessing(name: str) -> Callable[[Any], Any]:
+    """Return the function that goes by that name in `backbones.PREPROCESSING`."""
+    from keras import applications
+
+    if name == "none":
+        return lambda images: images
+    return lambda images: applications.imagenet_utils.preprocess_input(images, mode=name)

@@ -7,8 +7,9 @@ from stackcls import page, runtables
 from stackcls.artifacts import Artifacts
 from stackcls.errors import ConfigError
 from stackcls.files import write_text
-from stackcls.report import html, text
+from stackcls.report import curves, html, text
 from stackcls.report.results import Report
+from stackcls.report.tuned import Tuned, is_tuned
 from stackcls.runtables import Tables
 from stackcls.settings import Settings
 
@@ -19,17 +20,23 @@ def run(paths: Sequence[Path]) -> str:
     Parameters
     ----------
     paths : sequence of Path
-        Files that `stackcls fit` or `stackcls evaluate --output` wrote.
+        Files that `stackcls fit`, `stackcls evaluate --output` or `stackcls finetune` wrote.
 
     Raises
     ------
     SourceError
         If one of them is no report.
     """
+    runs = [Tuned.load(path) for path in paths if is_tuned(path)]
+    paths = [path for path in paths if not is_tuned(path)]
     reports = [Report.load(path) for path in paths]
-    if len(reports) == 1:
-        return text.summary(reports[0])
-    return text.side_by_side(dict(zip(_short_names(paths), reports, strict=True)))
+    tables = []
+    if reports:
+        named = dict(zip(_short_names(paths), reports, strict=True))
+        tables.append(text.summary(reports[0]) if len(reports) == 1 else text.side_by_side(named))
+    if runs:
+        tables.append(curves.summary(runs[0]) if len(runs) == 1 else curves.side_by_side(runs))
+    return "\n".join(tables)
 
 
 def write_page(path: Path, settings: Settings) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stackcls import analyses, loading, locks, model, modelfile, page, reporting, trainingdata, validation
+from stackcls import analyses, loading, locks, modelfile, page, reporting, seen, trainingdata, validation
 from stackcls.analyses import Findings
 from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError
@@ -112,7 +112,7 @@ def _write(
         backbones=items,
         engine=settings.features.engine,
         batch_size=settings.features.batch_size,
-        trained_on=model.short_hashes([training.table.sha256[row] for row in training.rows]),
+        trained_on=np.union1d(seen.short_hashes([training.table.sha256[row] for row in training.rows]), training.seen),
         created_with=report.created_with,
         familiarity=findings.familiarity,
     )

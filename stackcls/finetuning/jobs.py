@@ -1,0 +1,138 @@
+"""What a fine-tuning is to do: which network, from which weights, on which images, under which name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackcls import backbones, loading
+from stackcls.artifacts import Finetuned
+from stackcls.backbones import BUNDLED, Located
+from stackcls.errors import ConfigError
+from stackcls.finetuning.plan import Plan, draw
+from stackcls.listener import Listener
+from stackcls.listing import Listing
+from stackcls.settings import BackboneEntry, FinetuneSettings, Settings
+
+NO_FILES = frozenset({"imagenet", "random"})
+# Of a comparison; what is not said here is as the settings have it.
+WAYS: Mapping[str, Mapping[str, str]] = {
+    "scratch": {"start": "random", "unfreeze": "all"},
+    "head": {"unfreeze": "none"},
+    "tuned": {},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, with nothing left open.
+
+    Attributes
+    ----------
+    name, backbone : str
+        Of the result, and what it is made from.
+    located : Located
+    fresh : bool
+        Whether the weights of a saved model are to be replaced by random ones.
+    settings : Settings
+    listing : Listing
+    plan : Plan
+    """
+
+    name: str
+    backbone: str
+    located: Located
+    fresh: bool
+    settings: Settings
+    listing: Listing
+    plan: Plan
+
+    @property
+    def tuning(self) -> FinetuneSettings:
+        """How it learns."""
+        return self.settings.finetune
+
+    @property
+    def files(self) -> Finetuned:
+        """What it writes."""
+        return self.settings.files.finetuned(self.name)
+
+    @property
+    def start(self) -> str:
+        """`imagenet`, `random`, or a file's name."""
+        weights = self.located.backbone.weights
+        return "random" if self.fresh else weights if weights in NO_FILES else Path(weights).name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the outcome."""
+        said = self.tuning.model_dump(mode="json", exclude={"memory", "start"})
+        return self.plan.digest(self.listing, {**said, "from": self.located.identity.to_json(), "fresh": self.fresh})
+
+
+def make(
+    settings: Settings, backbone: str, name: str | None, listing: Listing, offline: bool, listener: Listener
+) -> Job:
+    """Settle what is open: name, network, weights, images; raise `ConfigError` or `WeightsError` where that fails."""
+    tuning = settings.finetune
+    entry, fresh = _entry(settings, backbone)
+    way = "head" if tuning.unfreeze == "none" else "scratch" if tuning.start == "random" else "tuned"
+    name = name or f"{backbone}-{way}"
+    try:
+        BackboneEntry(name=name)
+    except ValueError:
+        raise ConfigError(
+            f"--name {name!r}: cannot be a backbone's name: no '/', no '+', printable, and not 'stack'"
+        ) from None
+    chosen = settings.features.model_copy(update={"backbones": (entry,), "precision": "float32"})
+    settings = settings.model_copy(update={"features": chosen})
+    located = loading.locate(backbones.resolve(chosen), settings, offline, listener)[0]
+    return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning))
+
+
+def make_all(
+    settings: Settings, backbone: str, name: str | None, listing: Listing, offline: bool, listener: Listener
+) -> list[Job]:
+    """The same for each way of a comparison."""
+    tuning = settings.finetune
+    if tuning.start == "random" or tuning.unfreeze == "none":
+        raise ConfigError(
+            f"--compare: trains from scratch, the head alone, and from finetune.start {tuning.start!r} with "
+            f"finetune.unfreeze {tuning.unfreeze!r}, which is one of these; leave out --from random and --head-only"
+        )
+    return [
+        make(
+            settings.model_copy(update={"finetune": tuning.model_copy(update=dict(changes))}),
+            backbone,
+            f"{name or backbone}-{way}",
+            listing,
+            offline,
+            listener,
+        )
+        for way, changes in WAYS.items()
+    ]
+
+
+def _entry(settings: Settings, backbone: str) -> tuple[BackboneEntry, bool]:
+    """Which network to begin with, and whether its weights are to be replaced by random ones."""
+    start = settings.finetune.start
+    named = {entry.name: entry for entry in settings.features.backbones}
+    try:
+        entry = named.get(backbone) or BackboneEntry(name=backbone)
+    except ValueError:
+        raise ConfigError(f"{backbone!r} is no backbone; `stackcls backbones` lists the names") from None
+    is_bundled = (entry.architecture or entry.name) in BUNDLED and entry.model is None
+    if start is None:
+        return entry, False
+    if start not in NO_FILES and not Path(start).is_file():
+        raise ConfigError(f"finetune.start: {start!r} is not imagenet, random or a file; give one of these (--from)")
+    if entry.model is None and not is_bundled:
+        return entry.model_copy(update={"weights": start, "seed": settings.finetune.seed}), False
+    if start == "imagenet":
+        raise ConfigError(f"finetune.start: {backbone!r} is a saved model, of which there are no ImageNet weights")
+    if start == "random":
+        return entry, True
+    said = entry.model_dump(exclude_unset=True, exclude={"architecture"})
+    try:
+        return BackboneEntry.model_validate({"preprocessing": "tf", **said, "model": start}), False
+    except ValueError:
+        raise ConfigError(f"finetune.start: {start!r} is no .keras file, which {backbone!r} needs (--from)") from None

@@ -1,0 +1,86 @@
+"""Which images a fine-tuning learns from, which tell it when to stop, and which it never touches."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stackcls import splits
+from stackcls.errors import TrainingError
+from stackcls.listing import Listing
+from stackcls.settings import FinetuneSettings
+from stackcls.sources import ImageEntry
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Labelled images in three parts.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Of the images that are learned from; others are in no part.
+    train, validation, rest : tuple of ImageEntry
+        Learned from; looked at after every epoch; left for the stack.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[ImageEntry, ...]
+    validation: tuple[ImageEntry, ...]
+    rest: tuple[ImageEntry, ...]
+
+    def digest(self, listing: Listing, said: Mapping[str, Any]) -> str:
+        """SHA-256 of what decides the outcome: the parts that are learned from, and what else is said."""
+        parts = [
+            [[listing.sha256[entry.path], entry.label] for entry in part] for part in (self.train, self.validation)
+        ]
+        return hashlib.sha256(json.dumps([parts, said], sort_keys=True).encode()).hexdigest()
+
+
+def draw(listing: Listing, settings: FinetuneSettings) -> Plan:
+    """Draw the parts by a hash of each relative path, which stays when the folder moves or grows.
+
+    An image goes where its group goes, and a copy where the first of its kind goes. What a split keeps back is in no
+    part. The share is taken from the upper end, since `cv.holdout` takes from the lower.
+
+    Raises
+    ------
+    TrainingError
+        If fewer than two classes, or no image to validate on, are drawn.
+    """
+    labelled = [entry for entry in listing.kept if entry.label is not None and not splits.is_kept_back(entry.split)]
+    if not labelled:
+        raise TrainingError(
+            f"none of the {len(listing.kept)} images of {listing.source.root} can be learned from: `finetune` needs "
+            "class folders, or a manifest with a `label` column, and images that no split keeps back"
+        )
+    key: dict[str, str] = {}
+    for entry in labelled:
+        key.setdefault(listing.sha256[entry.path], entry.group or entry.path)
+    parts: tuple[list[ImageEntry], ...] = ([], [], [])
+    for entry in labelled:
+        place = 1 - splits.place(key[listing.sha256[entry.path]])  # in 0..1, the share at the lower end
+        seen = place <= settings.share
+        parts[(0 if place > settings.share * settings.validation else 1) if seen else 2].append(entry)
+    classes = tuple(sorted({entry.label for entry in parts[0] if entry.label is not None}))
+    train, validation, rest = (tuple(entry for entry in part if entry.label in classes) for part in parts)
+    _check(classes, train, validation, settings, len(labelled))
+    return Plan(classes, train, validation, rest)
+
+
+def _check(
+    classes: Sequence[str],
+    train: Sequence[ImageEntry],
+    validation: Sequence[ImageEntry],
+    settings: FinetuneSettings,
+    n_labelled: int,
+) -> None:
+    if len(classes) < 2 or not validation:
+        counts = Counter(entry.label for entry in train)
+        raise TrainingError(
+            f"finetune.share {settings.share:g} of {n_labelled} labelled images, of it finetune.validation "
+            f"{settings.validation:g}, gives {len(train)} images of {len(counts)} classes to learn from and "
+            f"{len(validation)} to validate on; two classes and one image are the least: add images, or raise them"
+        )

@@ -1,0 +1,137 @@
+"""Which network a fine-tuning begins with, and what it never replaces."""
+
+import pytest
+
+from stackcls import config
+from stackcls.backbones import bundled_file
+from stackcls.errors import ConfigError, WeightsError
+from stackcls.finetuning import jobs
+from stackcls.listener import Silent
+from stackcls.listing import hash_all
+from stackcls.settings import Limits
+from stackcls.sources import scan
+from stackcls.stages import finetune
+from tests.conftest import write_photos
+from tests.test_finetuning_parts import tuned
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos", 20)
+
+
+def settings(photos, *backbones, **tuning):
+    features = {"backbones": list(backbones)} if backbones else {}
+    raw = {"images": str(photos), "artifacts": str(photos.parent / "artifacts"), "features": features}
+    return config.build({**raw, "finetune": tuning})
+
+
+def job(photos, backbone, *backbones, name=None, **tuning):
+    listing = hash_all(scan(photos), Silent(), Limits())
+    return jobs.make(settings(photos, *backbones, **tuning), backbone, name, listing, True, Silent())
+
+
+def test_a_backbone_of_the_settings_or_any_that_can_be_named(photos):
+    entry = {"name": "mine", "architecture": "MobileNet", "weights": "random", "seed": 4, "input_size": 64}
+    mine = job(photos, "mine", entry)
+    assert (mine.name, mine.start, mine.located.backbone.seed, mine.fresh) == ("mine-tuned", "random", 4, False)
+    mini = job(photos, "mini_resnet", entry, unfreeze="none")
+    assert (mini.name, mini.start) == ("mini_resnet-head", "mini_resnet.keras")
+
+
+def test_random_weights_for_architectures_and_for_saved_models(photos):
+    scratch = job(photos, "mobilenet", start="random", seed=7)
+    assert (scratch.name, scratch.located.identity.weights, scratch.fresh) == ("mobilenet-scratch", "random:7", False)
+    saved = job(photos, "mini_vgg", start="random", name="new")
+    assert (saved.name, saved.start, saved.fresh) == ("new", "random", True)
+
+
+def test_a_file_to_begin_with(photos):
+    file = str(bundled_file("mini_resnet"))
+    bundled = job(photos, "mini_vgg", start=file)
+    assert (bundled.located.backbone.weights, bundled.start) == (file, "mini_resnet.keras")
+    own = job(
+        photos, "mine", {"name": "mine", "model": str(bundled_file("mini_vgg")), "preprocessing": "none"}, start=file
+    )
+    assert (own.located.backbone.weights, own.located.backbone.preprocessing) == (file, "none")
+    known = job(photos, "mobilenet", start=file)
+    assert (known.located.backbone.weights, known.located.backbone.architecture) == (file, "MobileNet")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tuning", "message"),
+    [
+        (
+            "mini_vgg",
+            {"start": "imagenet"},
+            "'mini_vgg' is a saved model, of which there are no ImageNet",
+        ),
+        ("mini_vgg", {"start": __file__}, r"finetune.start: '.*\.py' is no .keras file, which 'mini_vgg' needs"),
+        ("mobilenet", {"start": "none.h5"}, r"finetune.start: 'none.h5' is not imagenet, random or a file; .*--from"),
+        ("mobilenett", {}, "'mobilenett' is not a known architecture; did you mean mobilenet"),
+        ("a/b", {}, "'a/b' is no backbone; `stackcls backbones` lists the names"),
+    ],
+)
+def test_what_cannot_be_begun_with(photos, backbone, tuning, message):
+    with pytest.raises(ConfigError, match=message):
+        job(photos, backbone, **tuning)
+
+
+def test_weights_that_are_not_there_are_not_fetched_offline(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "empty"))
+    with pytest.raises(WeightsError, match="--offline forbids fetching it"):
+        job(photos, "mobilenet")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "stack", "a+b"])
+def test_names_that_no_backbone_can_have(photos, name):
+    with pytest.raises(ConfigError, match=r"--name .* cannot be a backbone's name"):
+        job(photos, "mini_vgg", name=name)
+
+
+def test_what_decides_the_outcome_decides_the_digest(photos):
+    first = job(photos, "mini_vgg").digest
+    assert job(photos, "mini_vgg", name="other", memory=5).digest == first
+    others = [{"rate": 0.02}, {"start": "random"}, {"augment": {"flip": False}}, {"seed": 1}, {"share": 0.4}]
+    digests = [job(photos, "mini_vgg", **tuning).digest for tuning in others]
+    digests += [job(photos, "mini_resnet").digest]
+    (photos / "red/00.png").write_bytes((photos / "blue/00.png").read_bytes())
+    assert len({first, *digests, job(photos, "mini_vgg").digest}) == len(digests) + 2
+
+
+@pytest.mark.parametrize("tuning", [{"start": "random"}, {"unfreeze": "none"}])
+def test_a_comparison_needs_three_different_ways(photos, tuning):
+    with pytest.raises(ConfigError, match=r"--compare: .* leave out --from random and --head-only"):
+        finetune.compare(settings(photos, **tuning), "mini_vgg")
+
+
+def test_foreign_files_are_never_replaced(photos):
+    chosen = settings(photos)
+    files = chosen.files.finetuned("mini_vgg-tuned")
+    files.folder.mkdir(parents=True)
+    files.report.write_text('{"my": "thesis"}')
+    with pytest.raises(ConfigError, match=r"report\.json: not a report of `stackcls finetune`.*; it is not replaced"):
+        finetune.run(chosen, "mini_vgg", replace=True)
+    files.report.unlink()
+    files.model.write_text("my network")
+    with pytest.raises(ConfigError, match=r"model\.keras: was not written by `stackcls finetune`; give another --name"):
+        finetune.run(chosen, "mini_vgg", replace=True)
+    chosen.files.comparison("mini_vgg").write_bytes(b"my picture")
+    with pytest.raises(ConfigError, match="no picture of training curves; give another --name"):
+        finetune.compare(chosen, "mini_vgg")
+    assert [files.model.read_text(), chosen.files.comparison("mini_vgg").read_bytes()] == ["my network", b"my picture"]
+
+
+def test_another_result_of_that_name_is_kept(photos):
+    chosen = settings(photos)
+    files = chosen.files.finetuned("mini_vgg-tuned")
+    tuned(digest="of other settings").save(files.report)
+    with pytest.raises(ConfigError, match=r"holds a fine-tuning of other images, weights or settings; .* --replace"):
+        finetune.run(chosen, "mini_vgg")
+    assert sorted(path.name for path in files.folder.iterdir()) == ["report.json"]
+
+
+def test_options_that_exclude_each_other(stackcls):
+    status, _, err = stackcls("finetune", "mini_vgg", "--head-only", "--unfreeze", "conv2d")
+    assert status == 2
+    assert "--head-only and --unfreeze exclude each other" in err
