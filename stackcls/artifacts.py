@@ -79,3 +79,8 @@ class Artifacts:
     def holdout(self) -> Path:
         """Prediction of each image that was held out."""
         return self.folder / "holdout_predictions.csv"
+
+    @property
+    def explanations(self) -> Path:
+        """Folder of the pictures that `explain` draws."""
+        return self.folder / "explain"

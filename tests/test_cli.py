@@ -15,7 +15,8 @@ from stackcls.stages import features as features_stage
 from tests.conftest import FAKE_BACKBONES, write_photos
 
 HEAVY = ("tensorflow", "keras", "sklearn", "mlxtend", "numpy", "scipy", "h5py", "joblib", "PIL", "matplotlib")
-VERBS = ("init", "features", "fit", "predict", "evaluate", "report", "similar", "check", "backbones", "weights", "demo")
+VERBS = ("init", "features", "fit", "predict", "evaluate", "explain", "report", "similar", "check", "backbones")
+VERBS += ("weights", "demo")
 
 
 @pytest.fixture

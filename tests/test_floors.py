@@ -22,6 +22,7 @@ WORKINGS = [
     "computation",
     "damage",
     "decoding",
+    "explaining",
     "extraction",
     "holdouts",
     "listing",
@@ -47,8 +48,8 @@ ONLY = {
     "mlxtend": {"stackcls.stack"},
     "mlxtend.evaluate": set(TREES),
     "safetensors": {"stackcls.safemodel"},
-    "tensorflow": {"stackcls.engines.graphs", "stackcls.engines.tensorflow"},
-    "keras": {"stackcls.engines.graphs", "stackcls.engines.keras_models"},
+    "tensorflow": {"stackcls.engines.graphs", "stackcls.engines.tensorflow", "stackcls.engines.visualising"},
+    "keras": {"stackcls.engines.graphs", "stackcls.engines.keras_models", "stackcls.engines.visualising"},
     "openvino": {"stackcls.engines.openvino", "stackcls.engines.int8"},
     "nncf": {"stackcls.engines.int8"},
 }
