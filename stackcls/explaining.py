@@ -1,5 +1,6 @@
 """Which parts of a picture made a stack decide: found by covering them, or in the last feature maps."""
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ Method = Literal["occlusion", "gradcam"]
 BLUR = 0.2  # of the shorter side: enough that nothing is recognised any more, also in a picture of 32 pixels
 LONGEST = 4  # times the shorter side; what is longer is squashed, as the networks would squash it anyway
 RANDOM_ORDERS = 2
+NAMED = 20
+TINY = 1e-6  # a probability below which differences do not count
 
 Floats = NDArray[np.floating[Any]]
 Heat = NDArray[np.float32]
@@ -79,8 +82,9 @@ class Explainer:
     ----------
     model : StackModel
     method : {'occlusion', 'gradcam'}
-        `occlusion` covers windows of the picture, some 250 of them, with a blurred copy of itself, and suits every
-        backbone on every engine. `gradcam` needs one pass through each network as a Keras model, and pooled features.
+        `occlusion` covers 130 windows of the picture with a blurred copy of itself, then all but each of them, and
+        suits every backbone on every engine. `gradcam` needs one pass through each network as a Keras model, and
+        pooled features.
     limits : Limits, optional
         What one image may cost.
     listener : Listener, optional
@@ -128,10 +132,8 @@ class Explainer:
             One per picture, in order.
         """
         asked = [None] * len(paths) if classes is None else list(classes)
-        known = self.model.classes_.tolist()
         for name in asked:
-            if name is not None and name not in known:
-                raise ConfigError(f"--class: {name!r} is not a class of the model; it has {', '.join(known)}")
+            check_class(self.model, name)
         sizes = [extractor.input_size for extractor in self._prepared.extractors.values()]
         for path, name, loaded in zip(paths, asked, _decoded(paths, max(sizes), self._limits), strict=True):
             yield loaded if isinstance(loaded, UnreadableImage) else self._explain(str(path), name, scored, *loaded)
@@ -166,17 +168,21 @@ class Explainer:
         )
 
     def _by_covering(self, small: Image.Image, number: int, first: _Answers) -> dict[str, Heat]:
-        answers = self._ask(_covered(small, self._windows))
-        # Decisions, not probabilities: those hardly move while the stack is sure.
+        """Maps from what each window adds to the rest of the picture, and to nothing.
+
+        The first alone finds nothing where two flowers each suffice, the second alone nothing where it takes both.
+        """
+        windows, nothing = self._windows, np.zeros_like(self._windows[:1])
+        answers = self._ask(_covered(small, np.concatenate([nothing, windows, 1 - windows])))
+        # Decisions and logarithms, since probabilities hardly move while the stack is sure.
         scores = {"stack": (answers.decisions, first.decisions[1])}
-        scores |= {
-            name: (np.log(answers.shares[:, place] + 1e-6), np.log(first.shares[1, place] + 1e-6))
-            for place, name in enumerate(self._names)
-        }
-        return {
-            name: occlusion.importance(self._windows, before[number] - under[:, number])
-            for name, (under, before) in scores.items()
-        }
+        for place, name in enumerate(self._names):
+            scores[name] = (np.log(answers.shares[:, place] + TINY), np.log(first.shares[1, place] + TINY))
+        found = {}
+        for name, (given, whole) in scores.items():
+            empty, without, alone = np.split(given[:, number], [1, 1 + len(windows)])
+            found[name] = occlusion.importance(windows, (whole[number] - without + alone - empty) / 2)
+        return found
 
     def _from_maps(self, small: Image.Image, number: int, first: _Answers) -> dict[str, Heat]:
         found = {}
@@ -202,6 +208,15 @@ class Explainer:
             shares.append(np.stack([base.predict_proba(features) for base in classifier.bases_], axis=1))
             decisions.append(classifier.meta_decisions(shares[-1].mean(axis=1)))
         return _Answers(np.concatenate(shares), np.concatenate(decisions))
+
+
+def check_class(model: StackModel, name: str | None) -> None:
+    """Raise `ConfigError` where a model does not know a class."""
+    known = model.classes_.tolist()
+    if name is not None and name not in known:
+        shown = known if len(known) <= NAMED else difflib.get_close_matches(name, known, NAMED, 0.4) or known[:NAMED]
+        those = "it has" if shown is known else f"among its {len(known)} are"
+        raise ConfigError(f"--class: {name!r} is not a class of the model; {those} {', '.join(shown)}")
 
 
 def thumbnails(

@@ -1,4 +1,4 @@
-"""Looking into real networks: layers give what Keras gives, classes show where they are, units see what they look for."""
+"""Looking into real networks: layers give what Keras gives, classes show where they are, units respond more."""
 
 import json
 
@@ -107,7 +107,8 @@ def test_the_command_draws_layers_and_dreams(stackcls, fitted, layer, tmp_path):
     gone = tmp_path / "gone.png"
     only = ["--backbone", "mini_vgg"]
     status, out, err = stackcls("explain", photo, gone, "--layer", layer, *only, *common)
-    assert (status, err) == (0, "warning: 1 of 2 images could not be read\n")
+    assert status == 0
+    assert "warning: 1 of 2 images could not be read\n" in err
     assert "error: file not found" in out
     with Image.open(tmp_path / "out" / f"red-mini_vgg-{layer}.png") as sheet:
         assert sheet.width == 8 * 120

@@ -18,10 +18,14 @@ from stackcls.errors import ConfigError
 if typing.TYPE_CHECKING:
     import keras
 
-GREY, NOISE = 128.0, 12.0
-SCALES = (4, 2, 1)  # coarse to fine: so many pixels of the network's input change as one
+GREY, NOISE = 128.0, 20.0
+SCALES = (
+    8,
+    4,
+    2,
+)  # coarse to fine, never finest, which gives noise: so many pixels of the network's input change as one
 STEPS = 30  # at each scale
-RATE = 4.0  # of 255, a pixel's mean change in one step
+RATE = 2.0  # of 255, a pixel's mean change in one step
 SHIFT = (
     16  # pixels that the picture is moved by at random before each step, so that the network's own grid does not show
 )

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 60  # of masks and maps, whatever the picture's size
-WINDOWS = (3, 4, 5)  # windows are a third, a quarter and a fifth as wide and as high as the picture
+WINDOWS = (3, 4)  # windows are a third and a quarter as wide and as high as the picture
 PER_WINDOW = 2  # and are moved by half of themselves
-CELLS = 15  # a picture is taken away in this many rows and columns of pieces
+CELLS = 6  # a picture is taken away in so many rows and columns of pieces; windows tell no finer ones apart
 STEPS = 10
 
 Floats = NDArray[np.float32]
@@ -36,17 +36,17 @@ def windows(sizes: Sequence[int] = WINDOWS) -> Floats:
     return np.stack(masks)
 
 
-def importance(masks: Floats, falls: NDArray[np.floating]) -> Floats:
-    """How much a score falls when a place is covered: the mean over all masks that cover it, shape (SIDE, SIDE).
+def importance(masks: Floats, gains: NDArray[np.floating]) -> Floats:
+    """How much a score gains by a place being there: the mean over all windows that have it, shape (SIDE, SIDE).
 
     Parameters
     ----------
     masks : ndarray of float32, shape (n, SIDE, SIDE)
-    falls : ndarray of float, shape (n,)
-        The score of the whole picture minus that under each mask.
+    gains : ndarray of float, shape (n,)
+        What the score gains by each window.
     """
     covered = 1 - masks
-    found: Floats = (np.tensordot(falls, covered, 1) / np.maximum(covered.sum(axis=0), 1e-6)).astype(np.float32)
+    found: Floats = (np.tensordot(gains, covered, 1) / np.maximum(covered.sum(axis=0), 1e-6)).astype(np.float32)
     return found
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from stackcls import modelfile
 from stackcls.errors import UnreadableImage
-from stackcls.explaining import Explainer, Explanation, Method
+from stackcls.explaining import Explainer, Explanation, Method, check_class
 from stackcls.listener import Listener, Silent
+from stackcls.printable import printable
 from stackcls.report import overlays, pictures, text
 from stackcls.report.pictures import Cell
 from stackcls.settings import FeatureSettings
@@ -90,6 +91,7 @@ def run(
     listener = listener or Silent()
     targets = overlays.targets([Path(path).stem for path in inputs], output)
     model = modelfile.load(model_path)
+    check_class(model, asked)  # before networks are built
     model.run_as(features, listener)
     explainer = Explainer(model, method, features.limits if features else None, listener)
     result = []
@@ -114,7 +116,7 @@ def _save(found: Explanation, target: Path) -> None:
         Cell(overlays.laid_over(picture, heat), name, f"{found.shares[name]:.3f}") for name, heat in found.maps.items()
     ]
     rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
-    pictures.save_sheet(rows, target, heading=heading, inches=INCHES, mark=overlays.MARK)
+    pictures.save_sheet(rows, target, heading=printable(heading), inches=INCHES, mark=overlays.MARK)
 
 
 def _explained(found: Explanation, target: Path) -> Explained:

@@ -13,6 +13,7 @@ from stackcls import extraction, images, modelfile
 from stackcls.errors import ConfigError, UnreadableImage
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener, Silent
+from stackcls.printable import printable
 from stackcls.report import overlays, pictures, text
 from stackcls.report.pictures import Cell
 from stackcls.settings import FeatureSettings, Limits
@@ -180,7 +181,7 @@ def _save_maps(image: images.Pixels, maps: NDArray[np.float32], name: str, targe
         cells.append(Cell(np.repeat(grey[..., None], 3, axis=2), str(channel), f"{peaks[channel]:.3g}"))
     rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
     heading = f"{name}, {len(cells) - 1} of {maps.shape[2]} channels, the strongest first"
-    pictures.save_sheet(rows, target, heading=heading, inches=INCHES, mark=overlays.MARK)
+    pictures.save_sheet(rows, target, heading=printable(heading), inches=INCHES, mark=overlays.MARK)
 
 
 def to_table(found: Sequence[Drawn]) -> str:
