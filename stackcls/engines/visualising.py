@@ -6,6 +6,7 @@ import difflib
 import threading
 import typing
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -87,17 +88,10 @@ class Network:
         ----------
         Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017.
         """
-        import keras
-
-        tensorflow, model = self._tensorflow, self._model
-        last = next((layer for layer in reversed(model.layers) if _has_places(layer)), None)
-        if last is None or model.output_shape[-1] != len(direction):
-            raise ConfigError(
-                f"--method: 'gradcam' does not do for {self.name!r}, whose features do not come from a feature map of "
-                "Keras; use occlusion, which suits every backbone"
-            )
-        before = keras.Model(model.input, last.output)
-        after = keras.Model(last.output, model.output)
+        tensorflow = self._tensorflow
+        before, after = self._split
+        if after.output_shape[-1] != len(direction):
+            raise self._without_map()
         maps = before(self._prepared(image[None].astype(np.float32)), training=False)
         with tensorflow.GradientTape() as tape:
             tape.watch(maps)
@@ -163,10 +157,32 @@ class Network:
         pixels: Pixels = np.rint(picture.numpy()[0]).astype(np.uint8)
         return pixels
 
+    @cached_property
+    def _split(self) -> tuple[keras.Model, keras.Model]:
+        """What comes before and after the last feature map."""
+        import keras
+
+        last = next((layer for layer in reversed(self._model.layers) if _has_places(layer)), None)
+        if last is None:
+            raise self._without_map()
+        try:
+            return keras.Model(self._model.input, last.output), keras.Model(last.output, self._model.output)
+        except ValueError:  # another branch goes around it
+            raise self._without_map() from None
+
+    def _without_map(self) -> ConfigError:
+        return ConfigError(
+            f"--method: 'gradcam' does not do for {self.name!r}, whose features do not all come from one feature map "
+            "of Keras; use occlusion, which suits every backbone"
+        )
+
     def _up_to(self, layer: str) -> keras.Model:
         import keras
 
-        return keras.Model(self._model.input, self._model.get_layer(layer).output)
+        try:
+            return keras.Model(self._model.input, self._model.get_layer(layer).output)
+        except (AttributeError, ValueError) as error:  # one that is used twice, or has no output
+            raise ConfigError(f"layer {layer!r} of {self.name!r} cannot be looked at ({error}); take another") from None
 
     def _prepared(self, images: Any) -> Any:
         return self._preprocess(self._tensorflow.convert_to_tensor(images))
@@ -179,5 +195,8 @@ def dream_steps() -> int:
 
 def _has_places(layer: Any) -> bool:
     """Whether a layer gives a map of several places."""
-    shape: tuple[int | None, ...] = getattr(layer.output, "shape", ())
+    try:
+        shape: tuple[int | None, ...] = getattr(layer.output, "shape", ())
+    except (AttributeError, ValueError):  # used twice, or without an output
+        return False
     return len(shape) == 4 and (shape[1] or 0) * (shape[2] or 0) > 1
