@@ -108,6 +108,11 @@ class Artifacts:
         """Training curves of several runs of one backbone, in one picture."""
         return self.folder / "finetune" / f"{name}-comparison.png"
 
+    @property
+    def explanations(self) -> Path:
+        """Folder of the pictures that `explain` draws."""
+        return self.folder / "explain"
+
 
 @dataclass(frozen=True)
 class Finetuned:

@@ -6,7 +6,7 @@ from typing import NoReturn
 import click
 
 from stackcls import __version__, exits
-from stackcls.commands import applying, learning, looking, tuning
+from stackcls.commands import applying, explaining, learning, looking, tuning
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -16,7 +16,7 @@ def cli(debug: bool) -> None:
     """Learn to classify images from what several frozen, pretrained CNNs see in them."""
 
 
-for module in (learning, tuning, applying, looking):
+for module in (learning, tuning, applying, looking, explaining):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             cli.add_command(command)

@@ -263,22 +263,28 @@ class StackModel:
     def prepared(self, n_images: int, listener: Listener) -> Prepared:
         """The backbones made ready for so many images; kept for the next call."""
         if self._prepared is None or self._prepared[0] < n_images:
-            with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
+            with ThreadPoolExecutor(1) as pool:
                 stack = pool.submit(self._predictor)  # Python's work, beside that of compiled code
-                files: dict[tuple[str, str], Future[Path | None]] = {}  # several matrices may be of one network
-                keys = [(item.identity.architecture, item.identity.weights) for item in self.backbones]
-                for key, item in zip(keys, self.backbones, strict=True):
-                    files[key] = files.get(key) or pool.submit(self._find_weights, item)
-                located = [
-                    Located(item.backbone, files[key].result(), item.identity, item.basis)
-                    for key, item in zip(keys, self.backbones, strict=True)
-                ]
-                prepared = loading.prepare(located, self.engine, self.batch_size, n_images, listener, announce=False)
+                prepared = loading.prepare(
+                    self.located(), self.engine, self.batch_size, n_images, listener, announce=False
+                )
                 stack.result()
             # A full batch does for any number of images.
             full = prepared.batch_size < n_images or prepared.batch_size == self.batch_size
             self._prepared = (sys.maxsize if full else n_images), prepared
         return self._prepared[1]
+
+    def located(self) -> list[Located]:
+        """All backbones with the files of their weights, found by content; raise `WeightsError` where one is gone."""
+        files: dict[tuple[str, str], Future[Path | None]] = {}  # several matrices may be of one network
+        keys = [(item.identity.architecture, item.identity.weights) for item in self.backbones]
+        with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
+            for key, item in zip(keys, self.backbones, strict=True):
+                files[key] = files.get(key) or pool.submit(self._find_weights, item)
+        return [
+            Located(item.backbone, files[key].result(), item.identity, item.basis)
+            for key, item in zip(keys, self.backbones, strict=True)
+        ]
 
     def _find_weights(self, item: ModelBackbone) -> Path | None:
         return loading.find_recorded(item.backbone.name, item.identity, item.hints, self.folder or Path())

@@ -76,7 +76,9 @@ class Cell:
     line: str
 
 
-def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
+def save_sheet(
+    rows: Sequence[Sequence[Cell]], path: Path, *, heading: str = "", inches: float = 1.6, mark: str = SHEET
+) -> None:
     """Draw a contact sheet as PNG, a row of pictures after the other.
 
     Parameters
@@ -84,11 +86,20 @@ def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
     rows : sequence of sequence of Cell
     path : Path
         Written whole, or not at all.
+    heading : str
+        A line above all.
+    inches : float
+        Width of a picture; 100 pixels each.
+    mark : str
+        By which `is_sheet` knows it again.
     """
     from matplotlib.figure import Figure
 
     columns, fonts = max((len(row) for row in rows), default=1), _fonts()
-    figure = Figure(figsize=(1.6 * columns, 2.0 * max(len(rows), 1)), layout="constrained")
+    height = (inches + 0.4) * max(len(rows), 1) + (0.3 if heading else 0)
+    figure = Figure(figsize=(inches * columns, height), layout="constrained")
+    if heading:
+        figure.suptitle(_escape(heading, round(10 * inches * columns)), size=10, fontfamily=fonts, parse_math=False)
     for number, row in enumerate(rows):
         for place, cell in enumerate(row):
             axes = figure.add_subplot(len(rows), columns, number * columns + place + 1)
@@ -98,7 +109,7 @@ def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
                 axes.imshow(cell.pixels)
             label = f"{_escape(cell.title, 20)}\n{cell.line}"
             axes.set_xlabel(label, fontsize=8, fontfamily=fonts, parse_math=False)
-    _save(figure, path, Title=SHEET)
+    _save(figure, path, Title=mark)
 
 
 def save_map(drawn: Map, path: Path) -> None:
@@ -170,9 +181,9 @@ def is_map(path: Path) -> bool:
         return False
 
 
-def is_sheet(path: Path) -> bool:
-    """Whether a file is a contact sheet that `save_sheet` drew."""
-    return _title_of(path) == SHEET
+def is_sheet(path: Path, mark: str = SHEET) -> bool:
+    """Whether a file is a contact sheet that `save_sheet` drew with that mark."""
+    return _title_of(path) == mark
 
 
 def _title_of(path: Path) -> str | None:
