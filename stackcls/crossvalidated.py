@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stackcls.artifacts import Artifacts
 from stackcls.errors import ModelError, ModelMissing
-from stackcls.model import StackModel, short_hashes
+from stackcls.model import StackModel
 from stackcls.storeformat import ImageTable
 
 COLUMNS = ("path", "label", "predicted", "probability")
@@ -91,7 +91,7 @@ def probabilities(files: Artifacts, found: CrossValidated, model: StackModel, ta
     columns = [column.get(name, 0) for name in found.predicted]
     if not np.allclose(values[np.arange(len(values)), columns], found.probability, atol=1e-5):
         raise ModelError(f"{path}: does not say what {files.predictions.name} says: of different fits; {REMEDY}")
-    if not np.array_equal(short_hashes([table.sha256[row] for row in found.rows]), model.trained_on):
+    if not model.seen([table.sha256[row] for row in found.rows]).all():
         raise ModelError(
             f"{files.predictions}: the model beside it was fitted on other images than this feature file has; {REMEDY}"
         )
