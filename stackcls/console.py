@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from stackcls.printable import printable
+from stackcls.printable import counted, printable
 
 PLAIN_EVERY = 15.0
 HEADLINES = 10
@@ -43,7 +43,7 @@ class Console:
         """Count and list images that could not be read."""
         if not rejected:
             return
-        self.warn(f"{len(rejected)} images could not be read and were left out:")
+        self.warn(f"{counted(len(rejected), 'image')} could not be read, left out:")
         shown = HEADLINES if self._terminal else len(rejected)
         for path, reason in list(rejected.items())[:shown]:
             self.say(f"  {path}: {reason}")

@@ -125,7 +125,7 @@ def test_bad_images_are_counted_and_listed(evaluate, stackcls, fitted, new):
     (new / "red" / "cut.png").write_bytes((new / "red" / "00.png").read_bytes()[:300])
     status, _, err, report = evaluate(new)
     assert (status, report.n_images) == (0, 12)
-    assert "2 images could not be read and were left out" in err
+    assert "2 images could not be read, left out" in err
     assert "red/empty.png: the file is empty" in err
     assert "red/cut.png: " in err
     assert stackcls("evaluate", new, "--model", fitted.files.model, "--strict")[0] == 1

@@ -233,7 +233,7 @@ def test_bad_images_are_listed_and_fail_a_run_only_if_asked(
     Image.new("F", (4, 4)).save(settings.images / "red/float.tif")
     status, _, err = stackcls("features", "-c", config_file(settings, tmp_path), *options)
     assert status == expected
-    assert "warning: 2 images could not be read and were left out:\n" in err
+    assert "warning: 2 images could not be read, left out:\n" in err
     assert "  red/bad.jpg: the file is empty\n" in err
     assert "  red/float.tif: floating-point pixels are not supported, since their range is not stated\n" in err
     with Store(settings.files.features) as store:

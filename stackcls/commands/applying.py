@@ -8,6 +8,7 @@ import click
 
 from stackcls.exits import DONE, FAILED
 from stackcls.options import model_from, model_option, shared_options, show, strict_option
+from stackcls.printable import counted
 
 
 @click.command()
@@ -42,7 +43,7 @@ def predict(
     show(stage.WRITERS[form](rows))
     bad = sum(row.error is not None for row in rows)
     if bad:
-        click.echo(f"warning: {bad} of {len(rows)} images could not be read", err=True)
+        click.echo(f"warning: {bad} of {counted(len(rows), 'image')} could not be read", err=True)
     return FAILED if strict and bad else DONE
 
 

@@ -7,6 +7,7 @@ import click
 
 from stackcls.exits import DONE, FAILED
 from stackcls.options import model_from, model_option, shared_options, show, strict_option
+from stackcls.printable import counted
 
 if TYPE_CHECKING:
     from stackcls.explaining import Method
@@ -67,7 +68,7 @@ def explain(
         shown, errors = explaining.WRITERS[form](found), {item.path for item in found if item.error}
     show(shown)
     if errors:
-        console.warn(f"{len(errors)} of {len(inputs)} images could not be read")
+        console.warn(f"{len(errors)} of {counted(len(inputs), 'image')} could not be read")
     return FAILED if strict and errors else DONE
 
 

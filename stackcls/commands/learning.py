@@ -6,6 +6,7 @@ import click
 
 from stackcls.exits import DONE, FAILED
 from stackcls.options import settings_from, shared_options, strict_option
+from stackcls.printable import counted
 
 
 @click.command()
@@ -50,8 +51,9 @@ def features(
     else:
         verb = "wrote" if result.written else "nothing new for"
         click.echo(
-            f"{verb} {result.path}: {result.n_images} images, {result.n_classes} classes, "
-            f"{len(result.computed)} backbones, {result.seconds:.1f} s"
+            f"{verb} {result.path}: {counted(result.n_images, 'image')}, "
+            f"{counted(result.n_classes, 'class', 'classes')}, {counted(len(result.computed), 'backbone')}, "
+            f"{result.seconds:.1f} s"
         )
     return FAILED if strict and result.rejected else DONE
 

@@ -102,8 +102,8 @@ def contributions(report: Report) -> list[str]:
         [
             name,
             percent(item.without),
-            f"{100 * item.adds:+.2f}",
-            " to ".join(f"{100 * end:+.2f}" for end in item.interval or ()),
+            f"{100 * item.adds:+z.2f}",
+            " to ".join(f"{100 * end:+z.2f}" for end in item.interval or ()),
             "unknown" if item.seconds_per_image is None else f"{item.seconds_per_image:.4f}",
         ]
         for name, item in ordered

@@ -45,11 +45,11 @@ def gain_sentence(report: Report) -> str:
     interval = ""
     if gain.interval:
         low, high = gain.interval
-        interval = f" (95 % interval {100 * low:+.2f} to {100 * high:+.2f}, corrected for overlapping folds)"
+        interval = f" (95 % interval {100 * low:+z.2f} to {100 * high:+z.2f}, corrected for overlapping folds)"
     elif len(gain.folds) > 1:
         interval = " (no interval: all folds have the same gain)"
     return (
-        f"The stack against the best single backbone, {best}: {100 * gain.mean:+.2f} points{interval}. "
+        f"The stack against the best single backbone, {best}: {100 * gain.mean:+z.2f} points{interval}. "
         f"It alone is right on {test.stack_only} images, {best} alone on {test.single_only} "
         f"(McNemar's test: p = {test.p_value:.3g})."
     )
@@ -100,7 +100,7 @@ def side_by_side(reports: Mapping[str, Report]) -> str:
             cells = [_cell(report.baselines.get(kind, {}).get(name)) for report in reports.values()]
             rows.append([f"{name}, {kind}", *cells])
     facts = [
-        ["gain over the best", *(f"{100 * report.gain.mean:+.2f}" for report in reports.values())],
+        ["gain over the best", *(f"{100 * report.gain.mean:+z.2f}" for report in reports.values())],
         ["recipe", *(report.recipe for report in reports.values())],
         ["images", *(str(report.n_images) for report in reports.values())],
         ["classes", *(str(len(report.classes)) for report in reports.values())],
