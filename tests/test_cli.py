@@ -121,7 +121,7 @@ def test_bad_images_fail_only_a_strict_run(folder, stackcls):
     (folder / "photos" / "red" / "bad.png").write_bytes(b"no image")
     status, _, err = stackcls("features")
     assert status == 0
-    assert "1 images could not be read" in err
+    assert "1 image could not be read" in err
     assert "red/bad.png: not an image" in err
     assert stackcls("features", "--strict")[0] == 1
 
