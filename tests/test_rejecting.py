@@ -209,7 +209,9 @@ def test_the_report_says_what_thresholds_do(stackcls, settings):
     assert "With predict --reject 0.5, " in text
     section = text.split("## Images of no known class")[1].split("\n## ")[0]
     assert section.count("\n| 0") == len(report.unknown.trades)
-    assert "Classes left out together: " in section
+    first, second = (", ".join(group) for group in report.unknown.left_out)
+    assert f"Classes left out: {first} + {second}, each tried once." in section
+    assert "and each tried once" in settings.files.page.read_text("utf-8")
     _, out, _ = stackcls("report", settings.files.report)
     assert "With predict --reject 0.5, " in out
 
