@@ -6,6 +6,11 @@ leaves out classes drawn at random (and, first, the last ones by name), fits and
 prints the area under the ROC curve of their out-of-fold images against all images of the classes left out: by the
 largest of the backbones' averaged probabilities, by the stack's largest probability, by the features' familiarity, and
 by the certainty that `predict --reject` goes by, whose weights come from the known classes alone.
+
+    python benchmarks/left_out.py artifacts/features.h5 --apart
+
+also keeps a quarter of the known images apart from the whole fit, and prints what the report says of `predict --reject`
+beside what the fitted model does with what was kept apart.
 """
 
 import argparse
@@ -53,6 +58,34 @@ def measure(data: TrainingSet, group: NDArray[np.int64], settings: Settings) -> 
     return means
 
 
+def apart(data: TrainingSet, left_out: int, settings: Settings, seed: int, reject: float) -> dict[str, float]:
+    """What the report says of a threshold, and what the model does with classes and images that no fit saw."""
+    rng = np.random.default_rng(100 + seed)
+    group = np.sort(rng.permutation(len(data.class_names))[:left_out])
+    kept = np.setdiff1d(np.arange(len(data.class_names)), group)
+    strange = np.isin(data.y, group)
+    seen = ~strange & (rng.random(len(data.y)) >= 0.25)
+    known = unknowns.restricted(data, np.flatnonzero(seen), kept)
+    validated = validation.cross_validate(known, settings, False, Silent())
+    report, familiarity = unknowns.look(known, validated, settings, True, Silent())
+    rows = np.flatnonzero(~seen)
+    features = [data.block(number, rows) for number in range(len(data.names))]
+    shares = validated.model.predict_proba(np.hstack(features))
+    sure, new = familiarity.certainty(shares, features), strange[rows]
+    (trade,) = [trade for trade in report.trades if trade.reject == reject]
+    if trade.unknown_rejected is None or report.auroc is None:
+        raise SystemExit("the classes are too few, or the groups too large, to leave any out")
+    return {
+        "labelled, said": trade.coverage,
+        "labelled, apart": float((sure[~new] >= reject).mean()),
+        "rejected, said": trade.unknown_rejected,
+        "rejected, apart": float((sure[new] < reject).mean()),
+        "area, said": report.auroc,
+        "area, apart": float(roc_auc_score(~new, sure)),
+        "of the largest probability": float(roc_auc_score(~new, shares.max(axis=1))),
+    }
+
+
 def choices(n_classes: int, left_out: int, number: int) -> dict[str, NDArray[np.int64]]:
     """The last classes, and as many drawn at random, several times."""
     drawn = {
@@ -75,15 +108,20 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--choices", type=int, default=8)
     parser.add_argument("--backbones", nargs="*")
+    parser.add_argument("--apart", type=float, nargs="?", const=0.5, metavar="P")
     given = parser.parse_args()
     settings = config.build({"cv": {"folds": given.folds}})
-    rows = []
     with Store(given.features) as store:
         data = load(store, given.backbones, settings)
-        for name, group in choices(len(data.class_names), given.left_out, given.choices).items():
-            rows.append([name, *measure(data, group, settings)])
+        if given.apart:
+            found = {seed: apart(data, given.left_out, settings, seed, given.apart) for seed in range(given.choices)}
+            rows = [[f"seed {seed}", *item.values()] for seed, item in found.items()]
+            columns = list(found[0])
+        else:
+            groups = choices(len(data.class_names), given.left_out, given.choices)
+            rows, columns = [[name, *measure(data, group, settings)] for name, group in groups.items()], list(COLUMNS)
     rows.append(["mean", *np.mean([row[1:] for row in rows], axis=0)])
-    print(tabulate(rows, ["left out", *COLUMNS], tablefmt="pipe", floatfmt=".4f"))
+    print(tabulate(rows, ["left out", *columns], tablefmt="pipe", floatfmt=".4f"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 SHRINKAGE = 0.3  # of the covariance towards a multiple of one: from 0.2 to 0.5 does about as well on birds and flowers
 MOST_AXES = 64
+MOST_VIEWS = 3  # a model holds no more, however many folds there are
 NUISANCES = 3
 TURNS = 8
 ROWS = 1024
@@ -73,8 +74,8 @@ class Space:
 
 
 @dataclass(frozen=True, eq=False)
-class Familiarity:
-    """What tells images of known classes from others.
+class View:
+    """How images look to what was fitted on all folds but one.
 
     Attributes
     ----------
@@ -82,18 +83,40 @@ class Familiarity:
         One per backbone.
     counts : ndarray of int64, shape (n_classes,)
         Images of each class that the spaces were fitted on.
-    weights : tuple of four floats
-        Intercept, and of each row of `scores`.
     """
 
     spaces: tuple[Space, ...]
     counts: Ints
+
+    def scores(self, shares: Floats, features: Sequence[Floats]) -> NDArray[np.float64]:
+        """As `scores`, from the stack's probabilities and each backbone's rows."""
+        looks = [space.look(rows, self.counts) for space, rows in zip(self.spaces, features, strict=True)]
+        return scores(shares, *(np.mean(parts, axis=0) for parts in zip(*looks, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """What tells images of known classes from others.
+
+    Attributes
+    ----------
+    weights : tuple of four floats
+        Intercept, and of each row of `scores`.
+    views : tuple of View
+        Those of folds, over which scores are averaged: the weights were fitted on what such say of images held out, and
+        to a space that was fitted on all rows every image, known or not, is more familiar.
+    measured : bool
+        Whether the weights were fitted on images of classes left out too.
+    """
+
     weights: Weights
+    views: tuple[View, ...] = ()  # which pickles of before did not have
+    measured: bool = True
 
     def certainty(self, shares: Floats, features: Sequence[Floats]) -> NDArray[np.float64]:
         """Probability that the label is right, shape (n,), from the stack's probabilities and each backbone's rows."""
-        looks = [space.look(rows, self.counts) for space, rows in zip(self.spaces, features, strict=True)]
-        return certain(self.weights, scores(shares, *(np.mean(parts, axis=0) for parts in zip(*looks, strict=True))))
+        found = np.mean([view.scores(shares, features) for view in self.views], axis=0)
+        return certain(self.weights, found)
 
 
 def powered(X: NDArray[np.float32]) -> NDArray[np.float32]:

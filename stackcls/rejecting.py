@@ -25,9 +25,19 @@ def check(familiarity: Familiarity | None, classes: NDArray[np.str_], reject: fl
 
 def needed(familiarity: Familiarity | None) -> Familiarity:
     """What a model rejects by; raise `ModelError` where it has no such."""
-    if familiarity is None:
+    if familiarity is None or not familiarity.views:
         raise ModelError("reject: the model is of a stackcls that could not reject yet; run `stackcls fit` again")
     return familiarity
+
+
+def unmeasured(familiarity: Familiarity | None, reject: float | None) -> str | None:
+    """Say that the threshold was not set with images of classes never seen; None where there is nothing to say."""
+    if reject is None or familiarity is None or familiarity.measured:
+        return None
+    return (
+        f"reject: {reject:g} was not measured on classes never seen, of which more images then keep a label: run "
+        "`stackcls fit --report full`, with three classes or more"
+    )
 
 
 def labels(

@@ -4,7 +4,6 @@ The file is one that every reader of safetensors opens. Its arrays are what the 
 metadata, `stackcls`, says in JSON what they are.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -23,18 +22,16 @@ from safetensors import numpy as arrays_of
 from stackcls.backbones import Backbone, Identity, check_described
 from stackcls.bases import Basis
 from stackcls.errors import ModelError, ModelMissing
-from stackcls.familiarity import MOST_AXES, NUISANCES, Familiarity, Space, Weights
 from stackcls.learned import LearnedStack, Linear
 from stackcls.model import StackModel
 from stackcls.modelbackbone import ModelBackbone
+from stackcls.safearrays import Arrays, Rejecting, array_of, familiarity_arrays, familiarity_of
 from stackcls.settings import MAX_BATCH
 
 FORMAT, VERSION = "stackcls-model", 1
 SUFFIX = ".safetensors"
 MAX_BYTES = 1 << 32
 REMEDY = "run `stackcls fit` again, or ask who made it"
-
-Arrays = dict[str, NDArray[Any]]
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -106,7 +103,7 @@ class Description:
     column_major: tuple[str, ...]
     origin: Origin
     created_with: dict[str, str]
-    familiarity: Weights | None = None
+    familiarity: Rejecting | None = None
 
 
 _DESCRIPTION = TypeAdapter(Description)
@@ -121,7 +118,7 @@ def dump(model: StackModel, origin: Origin) -> bytes:
     for name, linear in zip(_names(len(learned.bases)), (*learned.bases, learned.meta), strict=True):
         arrays |= {f"{name}.coef": linear.coef, f"{name}.intercept": linear.intercept}
     if model.familiarity is not None:
-        arrays |= _familiarity_arrays(model.familiarity)
+        arrays |= familiarity_arrays(model.familiarity)
     items = []
     for number, item in enumerate(model.backbones):
         basis = None if item.basis is None else (item.basis.kind, item.basis.layout)
@@ -142,7 +139,7 @@ def dump(model: StackModel, origin: Origin) -> bytes:
         column_major=tuple(sorted(name for name, array in arrays.items() if not array.flags.c_contiguous)),
         origin=origin,
         created_with=model.created_with,
-        familiarity=None if model.familiarity is None else model.familiarity.weights,
+        familiarity=None if model.familiarity is None else Rejecting.of(model.familiarity),
     )
     return _sealed(asdict(description), arrays)
 
@@ -199,7 +196,7 @@ def backbones_of(description: Description, arrays: Mapping[str, NDArray[Any]]) -
     """The model's backbones; raise `TypeError` or `ValueError` where they contradict themselves."""
     found = []
     for number, (item, width) in enumerate(zip(description.backbones, description.stack.widths, strict=True)):
-        basis = None if item.basis is None else Basis(*item.basis, _array(arrays, f"basis.{number}", "f4"))
+        basis = None if item.basis is None else Basis(*item.basis, array_of(arrays, f"basis.{number}", "f4"))
         backbone, identity = Backbone.from_dict(item.backbone), Identity(**item.identity)  # type: ignore[arg-type]
         check_described(backbone, identity, basis, width)
         found.append(ModelBackbone(backbone, identity, width, item.hints, basis))
@@ -245,8 +242,8 @@ def _build(description: Description, arrays: Arrays) -> StackModel:
     expected |= {f"basis.{number}" for number, item in enumerate(backbones) if item.basis is not None}
     familiarity = None
     if description.familiarity is not None:
-        familiarity = _familiarity(arrays, description.familiarity, said.widths, n_classes)
-        expected |= _familiarity_arrays(familiarity).keys()
+        familiarity = familiarity_of(arrays, description.familiarity, said.widths, n_classes)
+        expected |= familiarity_arrays(familiarity).keys()
     if unknown := arrays.keys() - expected:
         raise ValueError(f"unknown arrays: {', '.join(sorted(unknown))[:80]}")
     return StackModel(
@@ -255,45 +252,14 @@ def _build(description: Description, arrays: Arrays) -> StackModel:
         backbones=backbones,
         engine=description.engine,
         batch_size=description.batch_size,
-        trained_on=_array(arrays, "trained_on", "u8"),
+        trained_on=array_of(arrays, "trained_on", "u8"),
         created_with=description.created_with,
         familiarity=familiarity,
     )
 
 
 def _linear(arrays: Arrays, name: str, shape: tuple[int, int], column_major: bool) -> Linear:
-    coef, intercept = (_array(arrays, f"{name}.{part}", "f4", "f8") for part in ("coef", "intercept"))
+    coef, intercept = (array_of(arrays, f"{name}.{part}", "f4", "f8") for part in ("coef", "intercept"))
     if coef.shape != shape or intercept.shape != shape[:1]:
         raise ValueError(f"{name}: coef of shape {coef.shape} and intercept of shape {intercept.shape}; {shape} needed")
     return Linear(np.array(coef, order="F" if column_major else "C"), intercept)
-
-
-def _familiarity_arrays(familiarity: Familiarity) -> Arrays:
-    arrays: Arrays = {"space.counts": familiarity.counts}
-    for number, space in enumerate(familiarity.spaces):
-        arrays |= {f"space.{number}.{part.name}": getattr(space, part.name) for part in dataclasses.fields(space)}
-    return arrays
-
-
-def _familiarity(arrays: Arrays, weights: Weights, widths: tuple[int, ...], n: int) -> Familiarity:
-    counts, axes = _array(arrays, "space.counts", "i8"), min(n - 1, MOST_AXES)
-    if counts.shape != (n,) or not (counts > 0).all() or not all(map(math.isfinite, weights)):
-        raise ValueError("familiarity: finite weights, and images of every class, are needed")
-    spaces = []
-    for number, width in enumerate(widths):
-        parts = [_array(arrays, f"space.{number}.{part.name}", "f4") for part in dataclasses.fields(Space)]
-        shapes = [(width,), (width, axes), (n, axes), (axes,), (width, NUISANCES), (n, NUISANCES)]
-        if [part.shape for part in parts] != shapes or not (parts[3] >= 0).all():
-            raise ValueError(f"space.{number}: arrays of shapes {shapes}, and no negative spread, are needed")
-        spaces.append(Space(*parts))
-    return Familiarity(tuple(spaces), counts, weights)
-
-
-def _array(arrays: Mapping[str, NDArray[Any]], name: str, *kinds: str) -> NDArray[Any]:
-    if (array := arrays.get(name)) is None:
-        raise ValueError(f"{name}: this array is missing")
-    if array.dtype not in [np.dtype(kind) for kind in kinds]:
-        raise ValueError(f"{name}: numbers of kind {array.dtype}; {' or '.join(kinds)} needed")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{name}: has NaN or infinite numbers")
-    return np.array(array)

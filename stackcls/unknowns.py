@@ -1,7 +1,7 @@
 """Fits what tells images of known classes from others, and measures it on classes that are left out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from joblib import cpu_count, delayed
@@ -12,11 +12,12 @@ from sklearn.metrics import roc_auc_score
 from stackcls import buffers, validation
 from stackcls.decisions import probabilities
 from stackcls.errors import TrainingError
-from stackcls.familiarity import ROWS, Familiarity, Space, Weights, certain, fit_space, scores
+from stackcls.familiarity import MOST_VIEWS, ROWS, Familiarity, Space, View, Weights, certain, fit_space, scores
 from stackcls.listener import Listener
 from stackcls.parallel import in_parallel
 from stackcls.report.findings import Trade, Unknown
 from stackcls.report.results import STACK
+from stackcls.scoring import fit_temperature
 from stackcls.settings import Settings
 from stackcls.training import TrainingSet, check_folds
 from stackcls.validation import Advance, Floats, Ints, Part, Validated
@@ -53,17 +54,24 @@ class Rows:
     known : ndarray of bool, shape (n,)
         Whether the stack knows their class.
     fold : ndarray of int, shape (n,)
-        The fold that was held out.
+        The fold that was held out from what scored them.
+    home : ndarray of int, shape (n,)
+        The fold that they are in themselves.
+    label : ndarray of int, shape (n,)
+        Their class, also where the stack does not know it.
     """
 
     scores: Floats
     right: NDArray[np.bool_]
     known: NDArray[np.bool_]
     fold: Ints
+    home: Ints
+    label: Ints
 
     def take(self, mask: NDArray[np.bool_]) -> "Rows":
         """Some of them."""
-        return Rows(self.scores[:, mask], self.right[mask], self.known[mask], self.fold[mask])
+        rest = (getattr(self, item.name)[mask] for item in fields(self)[1:])
+        return Rows(self.scores[:, mask], *rest)
 
 
 def look(
@@ -84,7 +92,6 @@ def look(
     groups = class_groups(len(data.class_names), settings.cv.seed) if full else []
     cases = [case for case in (_leave_out(data, fold, group, settings, n) for n, group in enumerate(groups)) if case]
     parts = [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in np.unique(fold)]
-    parts.append((np.arange(len(data.y)), np.arange(0)))
     large = validation.is_large(data)
     fits = len(data.names) * (len(parts) + 2 * len(cases))
     with listener.track("unknown", fits, "fit") as advance:
@@ -93,13 +100,16 @@ def look(
         for (_, test), (_, looks) in zip(parts, fitted, strict=True):
             found[:, test] = scores(validated.shares[test], *looks)
         right = validated.predictions.correct(STACK)
-        rows = Rows(found, right, np.ones(len(right), bool), fold)
-        temperature = validated.model.temperature
-        left_out = [_score(case, settings, temperature, large, advance) for case in cases]
+        rows = Rows(found, right, np.ones(len(right), bool), fold, fold, data.y)
+        left_out = [_score(case, validated, data.y, settings, large, advance) for case in cases]
     unknown = [item.take(~item.known) for item in left_out]
-    counts = np.bincount(data.y, minlength=len(data.class_names))
-    model = Familiarity(tuple(fitted[-1][0]), counts, calibrate([rows, *unknown]))
-    return _measure(rows, left_out, [[data.class_names[i] for i in case.group] for case in cases]), model
+    views = [
+        View(tuple(spaces), np.bincount(data.y[train], minlength=len(data.class_names)))
+        for (train, _), (spaces, _) in zip(parts[:MOST_VIEWS], fitted, strict=False)
+    ]
+    model = Familiarity(calibrate([rows, *unknown]), tuple(views), bool(cases))
+    groups = [case.group for case in cases]
+    return _measure(rows, left_out, groups, data.class_names), model
 
 
 def class_groups(n_classes: int, seed: int) -> list[Ints]:
@@ -184,14 +194,19 @@ def restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
     return TrainingSet(_Subset(data, rows), data.names, data.widths, new[data.y[rows]], names, groups)
 
 
-def _score(case: _Case, settings: Settings, temperature: float, large: bool, advance: Advance) -> Rows:
+def _score(case: _Case, validated: Validated, labels: Ints, settings: Settings, large: bool, advance: Advance) -> Rows:
     """Fit a stack without the classes left out, and let it say what it thinks of what is held out."""
+    train, test = case.part
+    kept = np.setdiff1d(np.arange(len(case.data.class_names) + len(case.group)), case.group)
+    # From rows that the case is fitted on: those held out are to be judged.
+    temperature = fit_temperature(validated.predictions.ranking[STACK][np.ix_(train, kept)], case.data.y[train])
     decisions = validation.predict_held_out(case.data, case.part, settings, advance)[STACK]
     ((_, looks),) = familiarities(case.data, [case.part], large, advance)
-    given = case.data.y[case.part[1]]
+    given = case.data.y[test]
     right = decisions.argmax(axis=1) == given
     shares = probabilities(decisions, temperature)
-    return Rows(scores(shares, *looks), right, given >= 0, np.full(len(given), case.fold))
+    home = validated.predictions.fold[test]
+    return Rows(scores(shares, *looks), right, given >= 0, np.full(len(given), case.fold), home, labels[test])
 
 
 def familiarities(
@@ -225,12 +240,17 @@ def _fit_space(data: TrainingSet, number: int, train: Ints, test: Ints) -> tuple
     return space, ratios, nuisance
 
 
-def _measure(rows: Rows, left_out: Sequence[Rows], names: list[list[str]]) -> Unknown:
-    """What thresholds do, each fold judged by weights that were fitted on the others."""
+def _measure(rows: Rows, left_out: Sequence[Rows], groups: Sequence[Ints], class_names: Sequence[str]) -> Unknown:
+    """What thresholds do, each fold, and each case, judged by weights that were fitted on the others."""
     items = [rows, *(item.take(~item.known) for item in left_out)]
-    weights = {number: calibrate([item.take(item.fold != number) for item in items]) for number in np.unique(rows.fold)}
-    known = _certainty(rows, weights)
-    unknown = np.concatenate([np.empty(0), *(_certainty(item, weights) for item in items[1:])])
+    known, none = np.empty(len(rows.fold)), np.arange(0)
+    for number in np.unique(rows.fold):
+        here = rows.fold == number
+        known[here] = certain(_weights(items, number, none), rows.scores[:, here])
+    judged = [
+        certain(_weights(items, item.fold[0], group), item.scores) for item, group in zip(left_out, groups, strict=True)
+    ]
+    unknown = np.concatenate([none, *(sure[~item.known] for item, sure in zip(left_out, judged, strict=True))])
     trades = []
     for threshold in THRESHOLDS:
         answered = known >= threshold
@@ -244,14 +264,13 @@ def _measure(rows: Rows, left_out: Sequence[Rows], names: list[list[str]]) -> Un
         )
     if not left_out:
         return Unknown(trades, None, None, [], NOT_MEASURED)
-    areas = [(roc_auc_score(i.known, _certainty(i, weights)), roc_auc_score(i.known, i.scores[0])) for i in left_out]
+    pairs = zip(left_out, judged, strict=True)
+    areas = [(roc_auc_score(i.known, sure), roc_auc_score(i.known, i.scores[0])) for i, sure in pairs]
     ours, alone = np.mean(areas, axis=0)
+    names = [[class_names[number] for number in group] for group in groups]
     return Unknown(trades, float(ours), float(alone), names, MEASURED)
 
 
-def _certainty(rows: Rows, weights: dict[int, Weights]) -> Floats:
-    found = np.empty(len(rows.fold))
-    for number in np.unique(rows.fold):
-        here = rows.fold == number
-        found[here] = certain(weights[number], rows.scores[:, here])
-    return found
+def _weights(items: Sequence[Rows], fold: int, group: Ints) -> Weights:
+    """Weights to judge a fold, and a group left out, by: no image of that fold or group had a part in them."""
+    return calibrate([i.take((i.fold != fold) & (i.home != fold) & ~np.isin(i.label, group)) for i in items])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stackcls.familiarity import MOST_AXES, NUISANCES, Familiarity, Space, certain, fit_space, powered, scores
+from stackcls.familiarity import MOST_AXES, NUISANCES, Familiarity, Space, View, certain, fit_space, powered, scores
 from stackcls.rejecting import UNKNOWN, check, labels, needed
 
 RNG = np.random.default_rng
@@ -121,11 +121,22 @@ def test_numbers_that_overflow_are_not_certain():
 
 def test_certainty_does_not_depend_on_company():
     X, y = drawn(4, 20, 30)
-    familiarity = Familiarity((fit_space(X.copy(), y, 4),), np.bincount(y), (0.5, 1.0, 0.2, 1.0))
+    familiarity = Familiarity((0.5, 1.0, 0.2, 1.0), (View((fit_space(X.copy(), y, 4),), np.bincount(y)),))
     shares = RNG(0).dirichlet(np.ones(4), len(X))
     together = familiarity.certainty(shares, [X])
     alone = [familiarity.certainty(shares[[row]], [X[[row]]])[0] for row in range(5)]
     np.testing.assert_allclose(together[:5], alone, rtol=1e-9)
+
+
+def test_certainty_comes_from_the_mean_over_the_views():
+    X, y = drawn(4, 20, 30)
+    shares, half = RNG(0).dirichlet(np.ones(4), len(X)), np.arange(len(y)) % 2 == 0
+    views = [View((fit_space(X[part].copy(), y[part], 4),), np.bincount(y[part])) for part in (half, ~half)]
+    weights = (0.5, 1.0, 0.2, 1.0)
+    own = [view.scores(shares, [X]) for view in views]
+    found = Familiarity(weights, tuple(views)).certainty(shares, [X])
+    np.testing.assert_allclose(found, certain(weights, (own[0] + own[1]) / 2))
+    assert np.abs(own[0][1] - own[1][1]).max() > 1
 
 
 def test_labels_below_the_threshold_are_unknown():
@@ -146,9 +157,10 @@ def test_labels_below_the_threshold_are_unknown():
     ],
 )
 def test_what_cannot_be_rejected_by(classes, reject, message):
-    familiarity = None if classes is None else Familiarity((), np.ones(2, int), (0.0, 1.0, 1.0, 0.0))
+    familiarity = None if classes is None else Familiarity((0.0, 1.0, 1.0, 0.0), (View((), np.ones(2, int)),))
     with pytest.raises(ValueError, match=message):
         check(familiarity, np.array(classes or ["a", "b"]), reject)
     if classes is None:
-        with pytest.raises(ValueError, match="fit` again"):
-            needed(None)
+        for older in (None, Familiarity((0.0, 1.0, 1.0, 0.0))):
+            with pytest.raises(ValueError, match="fit` again"):
+                needed(older)

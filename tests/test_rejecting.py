@@ -155,18 +155,22 @@ def test_a_model_of_before(stackcls, settings, photos, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(["familiarity"], [0.0, float("nan"), 1.0, 1.0]), "familiarity"),
-        (put(["familiarity"], [0.0, 1.0]), "familiarity"),
+        (put(["familiarity", "weights"], [0.0, float("nan"), 1.0, 1.0]), "familiarity"),
+        (put(["familiarity", "weights"], [0.0, 1.0]), "familiarity"),
+        (put(["familiarity", "views"], 0), "familiarity.views: Input should be greater than or equal to 1"),
+        (put(["familiarity", "views"], 10**9), "familiarity.views: Input should be less than or equal to 3"),
+        (put(["familiarity", "views"], 2), "unknown arrays: space.2"),
+        (put(["familiarity", "measured"], 1), "familiarity.measured: Input should be a valid boolean"),
         (put(["familiarity"], None), "unknown arrays: space"),
-        (array("space.counts", np.ones(2, np.int64)), "images of every class"),
-        (array("space.counts", np.array([3, 0, 3])), "images of every class"),
-        (array("space.counts", np.ones(3, np.float32)), "space.counts: numbers of kind float32"),
-        (array("space.0.axes", np.ones((8, 3), np.float32)), "space.0: arrays of shapes"),
-        (array("space.0.axes", np.full((8, 2), np.inf, np.float32)), "space.0.axes: has NaN or infinite"),
-        (array("space.1.spread", np.full(2, -1, np.float32)), "no negative spread"),
-        (array("space.1.nuisances", np.ones((8, 4), np.float32)), "space.1: arrays of shapes"),
-        (array("space.2.axes", np.ones((8, 2), np.float32)), "unknown arrays: space.2.axes"),
-        (lambda _, arrays: arrays.pop("space.1.means"), "space.1.means: this array is missing"),
+        (array("space.0.counts", np.ones(2, np.int64)), "images of every class"),
+        (array("space.2.counts", np.array([3, 0, 3])), "images of every class"),
+        (array("space.0.counts", np.ones(3, np.float32)), "space.0.counts: numbers of kind float32"),
+        (array("space.0.0.axes", np.ones((8, 3), np.float32)), "space.0.0: arrays of shapes"),
+        (array("space.0.0.axes", np.full((8, 2), np.inf, np.float32)), "space.0.0.axes: has NaN or infinite"),
+        (array("space.2.1.spread", np.full(2, -1, np.float32)), "no negative spread"),
+        (array("space.0.1.nuisances", np.ones((8, 4), np.float32)), "space.0.1: arrays of shapes"),
+        (array("space.0.2.axes", np.ones((8, 2), np.float32)), "unknown arrays: space.0.2.axes"),
+        (lambda _, arrays: arrays.pop("space.1.1.means"), "space.1.1.means: this array is missing"),
     ],
 )
 def test_a_forged_file_is_refused(one_model, tmp_path, change, message):  # noqa: F811
@@ -179,8 +183,8 @@ def test_a_forged_file_is_refused(one_model, tmp_path, change, message):  # noqa
 def test_forged_numbers_that_overflow_are_unknown(one_model, tmp_path):  # noqa: F811
     def huge(description, arrays):
         for name in ("axes", "means", "centre"):
-            arrays[f"space.0.{name}"] = np.full_like(arrays[f"space.0.{name}"], 3e38)
-        description["familiarity"] = [0.0, 1e308, 1e308, 1e308]
+            arrays[f"space.0.0.{name}"] = np.full_like(arrays[f"space.0.0.{name}"], 3e38)
+        description["familiarity"]["weights"] = [0.0, 1e308, 1e308, 1e308]
 
     path = tmp_path / "model.safetensors"
     path.write_bytes(rewritten(one_model, huge))
@@ -205,7 +209,9 @@ def test_the_report_says_what_thresholds_do(stackcls, settings):
     assert "With predict --reject 0.5, " in text
     section = text.split("## Images of no known class")[1].split("\n## ")[0]
     assert section.count("\n| 0") == len(report.unknown.trades)
-    assert "Classes left out together: " in section
+    first, second = (", ".join(group) for group in report.unknown.left_out)
+    assert f"Classes left out: {first} + {second}, each tried once." in section
+    assert "and each tried once" in settings.files.page.read_text("utf-8")
     _, out, _ = stackcls("report", settings.files.report)
     assert "With predict --reject 0.5, " in out
 
@@ -217,3 +223,19 @@ def test_the_report_of_a_quick_fit_says_what_was_not_measured(settings):
     text = settings.files.report_text.read_text("utf-8")
     assert "what becomes of images of classes never seen was not measured" in text
     assert load(settings.files.safe_model).familiarity is not None
+
+
+def test_a_threshold_that_was_not_measured_is_said_so_in_one_line(stackcls, settings, photos, strange):
+    arguments = ["predict", *photos, "--format", "csv", "--model"]
+    assert "not measured" not in stackcls(*arguments, settings.files.safe_model, "--reject", "0.5")[2]
+    fit.run(settings.model_copy(update={"report": settings.report.model_copy(update={"depth": "quick"})}))
+    for path in (settings.files.safe_model, settings.files.model):
+        status, _, err = stackcls(*arguments, path, "--reject", "0.5")
+        assert status == 0
+        (line,) = [line for line in err.splitlines() if "not measured" in line]
+        assert "reject: 0.5 was not measured on classes never seen" in line
+        assert "run `stackcls fit --report full`" in line
+        assert "not measured" not in stackcls(*arguments, path)[2]
+    pickled, safe = joblib.load(settings.files.model), load(settings.files.safe_model)
+    assert (pickled.familiarity.measured, safe.familiarity.measured) == (False, False)
+    assert safe.certainty(strange).tobytes() == pickled.certainty(strange).tobytes()

@@ -44,7 +44,8 @@ def test_classes_left_out_are_told_from_the_others():
     assert middle.unknown_rejected > 0.6 < middle.coverage
     assert [len(group) for group in found.left_out] == [2, 2]
     assert not set(found.left_out[0]) & set(found.left_out[1])
-    assert familiarity.counts.tolist() == [15] * 8
+    assert [view.counts.tolist() for view in familiarity.views] == [[10] * 8] * 3
+    assert familiarity.measured
     assert familiarity.weights[2] > 0
     assert len(familiarity.weights) == 4
 
@@ -56,7 +57,8 @@ def test_without_further_fits_only_known_images_are_measured(monkeypatch):
     assert {trade.unknown_rejected for trade in found.trades} == {None}
     assert found.trades[5].accuracy >= found.trades[0].accuracy
     assert found.method == unknowns.NOT_MEASURED
-    assert len(familiarity.spaces) == 2
+    assert [len(view.spaces) for view in familiarity.views] == [2, 2, 2]
+    assert not familiarity.measured
 
 
 def test_labels_drawn_at_random_tell_nothing():
@@ -82,11 +84,53 @@ def test_no_image_is_scored_by_what_was_fitted_on_it_or_on_its_class_left_out(mo
     monkeypatch.setattr(validation, "predict_held_out", decide_and_tell)
     monkeypatch.setattr(unknowns, "_fit_space", fit_and_tell)
     look(data)
-    assert len(seen) == 2 + 2 * (3 + 1 + 2)
+    assert len(seen) == 2 + 2 * (3 + 2)
     for case, (train, test) in seen:
         assert not np.intersect1d(train, test).size
         assert (case.y[train] >= 0).all()
         assert len(np.unique(case.y[train])) == len(case.class_names)
+
+
+def test_a_model_holds_few_views_however_many_folds():
+    found, familiarity = look(drawn(), cv={"folds": 5})
+    assert len(familiarity.views) == 3
+    assert found.trades[0].coverage == 1
+
+
+def test_weights_that_judge_know_no_image_of_what_is_judged(monkeypatch):
+    data, seen, fitted = drawn(), [], []
+    measure, weights = unknowns._measure, unknowns._weights
+    monkeypatch.setattr(unknowns, "_measure", lambda *given: seen.append(given) or measure(*given))
+    monkeypatch.setattr(unknowns, "calibrate", lambda items: fitted.append(items) or calibrate(items))
+    look(data)
+    ((rows, left_out, groups, _),) = seen
+    assert (rows.home == rows.fold).all()
+    items = [rows, *(item.take(~item.known) for item in left_out)]
+    for case, group in zip(left_out, groups, strict=True):
+        assert np.array_equal(np.isin(case.label, group), ~case.known)
+        weights(items, case.fold[0], group)
+        assert sum(item.known.sum() for item in fitted[-1])
+        assert sum((~item.known).sum() for item in fitted[-1])
+        for item in fitted[-1]:
+            assert not np.isin(item.label, group).any()
+            assert not ((item.fold == case.fold[0]) | (item.home == case.fold[0])).any()
+    # The model's own weights know all of them, each fold's and each case's all but its own.
+    sizes = [sum(len(item.label) for item in items) for items in fitted]
+    assert sizes[0] == sum(len(item.label) for item in items) > max(sizes[1:])
+    assert len(sizes) == 1 + 3 + 2 + 2
+
+
+def test_no_temperature_is_fitted_on_images_that_it_judges(monkeypatch):
+    data, seen, cases = drawn(), [], []
+    fit, score = unknowns.fit_temperature, unknowns._score
+    monkeypatch.setattr(unknowns, "fit_temperature", lambda *given: seen.append(given) or fit(*given))
+    monkeypatch.setattr(unknowns, "_score", lambda *given: cases.append(given[0]) or score(*given))
+    look(data)
+    for case, (decisions, given) in zip(cases, seen, strict=True):
+        assert np.array_equal(given, case.data.y[case.part[0]])
+        assert decisions.shape == (len(given), len(data.class_names) - len(case.group))
+        # Columns of the classes that were kept, in order.
+        assert (decisions.argmax(axis=1) == given).mean() > 0.5
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
@@ -134,7 +178,8 @@ def rows(n, right, known=True, familiarity=None, seed=0):
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(3, n))
     scores[1] = scores[1] if familiarity is None else familiarity
-    return Rows(scores, np.full(n, right), np.full(n, known), np.zeros(n, int))
+    zero = np.zeros(n, int)
+    return Rows(scores, np.full(n, right), np.full(n, known), zero, zero, zero)
 
 
 def test_certainty_is_calibrated_where_known_and_unknown_are_as_many():
@@ -143,7 +188,8 @@ def test_certainty_is_calibrated_where_known_and_unknown_are_as_many():
     right = rng.random(40_000) < 1 / (1 + np.exp(-(0.5 + scores[0] + 2 * scores[1])))
     # Unknown images are the wrong ones here; three quarters of them are dropped, which must not matter.
     known = right
-    item = Rows(scores, right, known, np.zeros(40_000, int))
+    zero = np.zeros(40_000, int)
+    item = Rows(scores, right, known, zero, zero, zero)
     fewer = item.take(right | (rng.random(40_000) < 0.25))
     share = np.log(right.mean() / (1 - right.mean()))
     assert calibrate([item]) == pytest.approx((0.5 - share, 1, 2, 0), abs=0.1)

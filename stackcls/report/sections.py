@@ -83,7 +83,7 @@ def unknown(unknown: Unknown) -> list[str]:
     rows = [
         [f"{t.reject:g}", percent(t.coverage), percent(t.accuracy), percent(t.unknown_rejected)] for t in unknown.trades
     ]
-    left_out = [f"Classes left out together: {printable('; '.join(map(', '.join, unknown.left_out)))}."]
+    left_out = [f"Classes left out: {printable(' + '.join(map(', '.join, unknown.left_out)))}, each tried once."]
     return [
         "## Images of no known class: `predict --reject P`",
         f"P is the {unknown.method}.",

@@ -88,6 +88,8 @@ def run(
     listener = listener or Silent()
     fitted = modelfile.load(model_path)
     rejecting.check(fitted.familiarity, fitted.classes_, reject)
+    if said := rejecting.unmeasured(fitted.familiarity, reject):
+        listener.warn(said)
     fitted.run_as(features, listener)
     limits = features.limits if features else None
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
