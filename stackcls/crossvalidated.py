@@ -79,7 +79,7 @@ def probabilities(files: Artifacts, found: CrossValidated, model: StackModel, ta
     if not path.is_file():
         raise ModelMissing(f"{path}: no such file; {REMEDY}")
     try:
-        values = np.load(path, allow_pickle=False)
+        values = np.lib.format.open_memmap(path, mode="r")  # which opens no archive and no pickle
     except (OSError, ValueError, EOFError):
         raise ModelError(f"{path}: is damaged, or no array; {REMEDY}") from None
     if values.dtype != np.float32 or values.shape != (len(found.rows), len(model.classes_)):
@@ -95,4 +95,4 @@ def probabilities(files: Artifacts, found: CrossValidated, model: StackModel, ta
         raise ModelError(
             f"{files.predictions}: the model beside it was fitted on other images than this feature file has; {REMEDY}"
         )
-    return np.asarray(values)
+    return np.array(values)

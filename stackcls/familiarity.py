@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 SHRINKAGE = 0.3  # of the covariance towards a multiple of one: from 0.2 to 0.5 does about as well on birds and flowers
 MOST_AXES = 64
+NUISANCES = 3
+TURNS = 8
 ROWS = 1024
 TINY = 1e-12
 SURE = 1e-6  # probabilities are kept this far from 0 and 1 before odds are taken
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
+Weights = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +32,21 @@ class Space:
         Of the classes, along the axes.
     spread : ndarray of float32, shape (n_axes,)
         Variance between classes.
+    nuisances : ndarray of float32, shape (width, n_nuisances)
+        The directions in which images vary most within classes: size, background, light.
+    usual : ndarray of float32, shape (n_classes, n_nuisances)
+        Of the classes, along those.
     """
 
     centre: NDArray[np.float32]
     axes: NDArray[np.float32]
     means: NDArray[np.float32]
     spread: NDArray[np.float32]
+    nuisances: NDArray[np.float32]
+    usual: NDArray[np.float32]
 
-    def ratios(self, X: Floats, counts: Ints) -> NDArray[np.float64]:
-        """Logarithms of how much likelier each row is from each known class than from one never seen.
+    def look(self, X: Floats, counts: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How rows fit the classes, and how far off they are in what says little of the class.
 
         Ioffe, Probabilistic Linear Discriminant Analysis, ECCV 2006: the mean of a class is drawn from a Gaussian, of
         which a known class has shown `counts` examples and an unknown class none.
@@ -45,8 +54,12 @@ class Space:
         Returns
         -------
         ndarray of float64, shape (n, n_classes)
+            Logarithms of how much likelier each row is from each known class than from one never seen.
+        ndarray of float64, shape (n,)
+            Squared distance from the likeliest class along the nuisances.
         """
-        z = (powered(np.array(X, dtype=np.float32)).astype(np.float64) - self.centre) @ self.axes
+        rows = powered(np.array(X, dtype=np.float32)).astype(np.float64) - self.centre
+        z = rows @ self.axes
         spread, means = self.spread.astype(np.float64), self.means.astype(np.float64)
         shown = spread * counts[:, None]
         expected = means * shown / (shown + 1)
@@ -54,8 +67,9 @@ class Space:
         known = (z**2) @ (1 / variance).T - 2 * z @ (expected / variance).T
         known += (expected**2 / variance + np.log(variance)).sum(axis=1)
         new = (z**2 / (1 + spread) + np.log(1 + spread)).sum(axis=1)
-        ratios: NDArray[np.float64] = (new[:, None] - known) / 2
-        return ratios
+        ratios = (new[:, None] - known) / 2
+        away = rows @ self.nuisances - self.usual[ratios.argmax(axis=1)]
+        return ratios, (away**2).sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,20 +82,18 @@ class Familiarity:
         One per backbone.
     counts : ndarray of int64, shape (n_classes,)
         Images of each class that the spaces were fitted on.
-    weights : tuple of three floats
-        Intercept, weight of the log odds of the stack's largest probability, and of the familiarity.
+    weights : tuple of four floats
+        Intercept, and of each row of `scores`.
     """
 
     spaces: tuple[Space, ...]
     counts: Ints
-    weights: tuple[float, float, float]
+    weights: Weights
 
     def certainty(self, shares: Floats, features: Sequence[Floats]) -> NDArray[np.float64]:
         """Probability that the label is right, shape (n,), from the stack's probabilities and each backbone's rows."""
-        found = sum(
-            (space.ratios(rows, self.counts) for space, rows in zip(self.spaces, features, strict=True)), np.zeros(1)
-        )
-        return certain(self.weights, odds(shares), best(found, len(self.spaces)))
+        looks = [space.look(rows, self.counts) for space, rows in zip(self.spaces, features, strict=True)]
+        return certain(self.weights, scores(shares, *(np.mean(parts, axis=0) for parts in zip(*looks, strict=True))))
 
 
 def powered(X: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -114,13 +126,14 @@ def fit_space(X: NDArray[np.float32], y: Ints, n_classes: int) -> Space:
     centre = means.mean(axis=0)
     means -= centre
     directions = _solve(X, len(y) - n_classes, means)
+    nuisances = _leading(X)
     variances, turn = np.linalg.eigh(means @ directions)
     largest = np.argsort(-variances)[: min(n_classes - 1, MOST_AXES)]
     variances = np.maximum(variances[largest], TINY)
     axes = directions @ turn[:, largest] / np.sqrt(variances)
     # Means of few images differ by chance too.
     spread = variances / (n_classes - 1) - np.mean(1 / np.bincount(y, minlength=n_classes))
-    found = centre, axes, means @ axes, np.maximum(spread, SURE)
+    found = centre, axes, means @ axes, np.maximum(spread, SURE), nuisances, means @ nuisances
     return Space(*(np.ascontiguousarray(array, dtype=np.float32) for array in found))
 
 
@@ -146,21 +159,34 @@ def _solve(residuals: NDArray[np.float32], freedom: int, means: NDArray[np.float
     return np.asarray((columns - residuals.T @ inner) / ridge, dtype=np.float64)
 
 
-def best(ratios: Floats, n_backbones: int) -> NDArray[np.float64]:
-    """Familiarity, shape (n,): of the likeliest class, from the ratios summed over backbones."""
-    familiarity: NDArray[np.float64] = ratios.max(axis=1) / n_backbones
-    return familiarity
+def _leading(residuals: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Directions in which the residuals vary most, shape (width, `NUISANCES`), nearly, by subspace iteration."""
+    start = np.random.default_rng(0).normal(size=(residuals.shape[1], NUISANCES)).astype(np.float32)
+    found = np.linalg.qr(start)[0]
+    for _ in range(TURNS):
+        found = np.linalg.qr(residuals.T @ (residuals @ found))[0]
+    return found
 
 
-def odds(shares: Floats) -> NDArray[np.float64]:
-    """Log odds of the largest probability of each row."""
+def scores(shares: Floats, ratios: Floats, nuisance: Floats) -> NDArray[np.float64]:
+    """What certainty comes from, shape (3, n).
+
+    The log odds of the stack's largest probability; the familiarity, that is the ratio of the likeliest class; and the
+    nuisance, for an image that is odd in what says little of the class is less familiar whatever its class is.
+
+    Parameters
+    ----------
+    shares : ndarray of float, shape (n, n_classes)
+    ratios, nuisance : ndarray of float, shape (n, n_classes) and (n,)
+        Means over the backbones.
+    """
     largest = np.clip(shares.max(axis=1).astype(np.float64), SURE, 1 - SURE)
-    logarithms: NDArray[np.float64] = np.log(largest / (1 - largest))
-    return logarithms
+    return np.stack([np.log(largest / (1 - largest)), ratios.max(axis=1), nuisance])
 
 
-def certain(weights: Sequence[float], odds: Floats, familiarity: Floats) -> NDArray[np.float64]:
-    """Probability that the label is right; 0 where numbers overflow, as a forged file's may."""
+def certain(weights: Weights, scores: Floats) -> NDArray[np.float64]:
+    """Probability that the label is right, shape (n,); 0 where numbers overflow, as a forged file's may."""
     with np.errstate(over="ignore", invalid="ignore"):
-        score = weights[0] + weights[1] * odds + weights[2] * familiarity
-        return np.nan_to_num(1 / (1 + np.exp(-score)), nan=0.0)
+        score = weights[0] + np.asarray(weights[1:]) @ scores
+        certainty: NDArray[np.float64] = 1 / (1 + np.exp(-np.where(np.isfinite(score), score, -np.inf)))
+    return certainty

@@ -23,7 +23,7 @@ from safetensors import numpy as arrays_of
 from stackcls.backbones import Backbone, Identity, check_described
 from stackcls.bases import Basis
 from stackcls.errors import ModelError, ModelMissing
-from stackcls.familiarity import MOST_AXES, Familiarity, Space
+from stackcls.familiarity import MOST_AXES, NUISANCES, Familiarity, Space, Weights
 from stackcls.learned import LearnedStack, Linear
 from stackcls.model import ModelBackbone, StackModel
 from stackcls.settings import MAX_BATCH
@@ -105,7 +105,7 @@ class Description:
     column_major: tuple[str, ...]
     origin: Origin
     created_with: dict[str, str]
-    familiarity: tuple[float, float, float] | None = None
+    familiarity: Weights | None = None
 
 
 _DESCRIPTION = TypeAdapter(Description)
@@ -274,15 +274,15 @@ def _familiarity_arrays(familiarity: Familiarity) -> Arrays:
     return arrays
 
 
-def _familiarity(arrays: Arrays, weights: tuple[float, float, float], widths: tuple[int, ...], n: int) -> Familiarity:
+def _familiarity(arrays: Arrays, weights: Weights, widths: tuple[int, ...], n: int) -> Familiarity:
     counts, axes = _array(arrays, "space.counts", "i8"), min(n - 1, MOST_AXES)
     if counts.shape != (n,) or not (counts > 0).all() or not all(map(math.isfinite, weights)):
         raise ValueError("familiarity: finite weights, and images of every class, are needed")
     spaces = []
     for number, width in enumerate(widths):
         parts = [_array(arrays, f"space.{number}.{part.name}", "f4") for part in dataclasses.fields(Space)]
-        shapes = [(width,), (width, axes), (n, axes), (axes,)]
-        if [part.shape for part in parts] != shapes or not (parts[-1] >= 0).all():
+        shapes = [(width,), (width, axes), (n, axes), (axes,), (width, NUISANCES), (n, NUISANCES)]
+        if [part.shape for part in parts] != shapes or not (parts[3] >= 0).all():
             raise ValueError(f"space.{number}: arrays of shapes {shapes}, and no negative spread, are needed")
         spaces.append(Space(*parts))
     return Familiarity(tuple(spaces), counts, weights)

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from stackcls import buffers, validation
 from stackcls.decisions import probabilities
 from stackcls.errors import TrainingError
-from stackcls.familiarity import ROWS, Familiarity, Space, best, certain, fit_space, odds
+from stackcls.familiarity import ROWS, Familiarity, Space, Weights, certain, fit_space, scores
 from stackcls.listener import Listener
 from stackcls.parallel import in_parallel
 from stackcls.report.findings import Trade, Unknown
@@ -28,18 +28,16 @@ GROUPS, TRIED = (
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 PENALTY = 1e-3
 
+_FITTED = (
+    "logistic regression on the log odds of the stack's largest probability, on the features' likelihood under the "
+    "nearest class against a class never seen (Ioffe 2006), and on the distance from that class along the directions "
+    "in which images vary most within classes; fitted on out-of-fold images"
+)
 MEASURED = (
-    "probability that the label is right, where every second image is of a class never seen: logistic regression on "
-    "the log odds of the stack's largest probability and on the features' likelihood under the nearest class against a "
-    "class never seen (Ioffe 2006); fitted on out-of-fold images and on classes left out of other folds"
+    f"probability that the label is right, where every second image is of a class never seen: {_FITTED} and on images "
+    "of classes left out of folds"
 )
-NOT_MEASURED = (
-    "probability that the label of an image of a known class is right: logistic regression on the log odds of the "
-    "stack's largest probability and on the features' likelihood under the nearest class against a class never seen "
-    "(Ioffe 2006); fitted on out-of-fold images"
-)
-
-Weights = tuple[float, float, float]
+NOT_MEASURED = f"probability that the label of an image of a known class is right: {_FITTED}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class Rows:
 
     Attributes
     ----------
-    odds, familiarity : ndarray of float, shape (n,)
+    scores : ndarray of float, shape (3, n)
+        As `familiarity.scores`.
     right : ndarray of bool, shape (n,)
         Whether the stack's label is right; of a class left out it never is.
     known : ndarray of bool, shape (n,)
@@ -57,15 +56,14 @@ class Rows:
         The fold that was held out.
     """
 
-    odds: Floats
-    familiarity: Floats
+    scores: Floats
     right: NDArray[np.bool_]
     known: NDArray[np.bool_]
     fold: Ints
 
     def take(self, mask: NDArray[np.bool_]) -> "Rows":
         """Some of them."""
-        return Rows(self.odds[mask], self.familiarity[mask], self.right[mask], self.known[mask], self.fold[mask])
+        return Rows(self.scores[:, mask], self.right[mask], self.known[mask], self.fold[mask])
 
 
 def look(
@@ -90,12 +88,12 @@ def look(
     large = validation.is_large(data)
     fits = len(data.names) * (len(parts) + 2 * len(cases))
     with listener.track("unknown", fits, "fit") as advance:
-        familiarity = buffers.zeros((len(data.y),))
-        fitted = list(_familiarities(data, parts, large, advance))
-        for (_, test), (_, found) in zip(parts, fitted, strict=True):
-            familiarity[test] = found
+        found = np.empty((3, len(data.y)))
+        fitted = list(familiarities(data, parts, large, advance))
+        for (_, test), (_, looks) in zip(parts, fitted, strict=True):
+            found[:, test] = scores(validated.shares[test], *looks)
         right = validated.predictions.correct(STACK)
-        rows = Rows(odds(validated.shares), familiarity, right, np.ones(len(right), bool), fold)
+        rows = Rows(found, right, np.ones(len(right), bool), fold)
         temperature = validated.model.temperature
         left_out = [_score(case, settings, temperature, large, advance) for case in cases]
     unknown = [item.take(~item.known) for item in left_out]
@@ -113,13 +111,13 @@ def class_groups(n_classes: int, seed: int) -> list[Ints]:
 
 
 def calibrate(items: Sequence[Rows]) -> Weights:
-    """Weights of the log odds and the familiarity; images of known and of unknown classes count as much together.
+    """Weights of the scores; images of known and of unknown classes count as much together.
 
     As Platt (Probabilistic outputs for support vector machines, 1999), to a little less than certainty, so that there
     is an answer also where no label is wrong. No weight is negative: what is likelier is never less certain.
     """
     right, known = (np.concatenate([getattr(item, name) for item in items]) for name in ("right", "known"))
-    columns = np.stack([np.concatenate([getattr(i, name) for i in items]) for name in ("odds", "familiarity")])
+    columns = np.hstack([item.scores for item in items])
     weight = np.where(known, 1 / max(known.sum(), 1), 1 / max((~known).sum(), 1))
     target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
     middle, scale = columns.mean(axis=1), np.maximum(columns.std(axis=1), 1e-9)
@@ -131,10 +129,10 @@ def calibrate(items: Sequence[Rows]) -> Weights:
         gradient = inputs @ (weight * (np.exp(-np.logaddexp(0, -scores)) - target))
         return value, gradient + 2 * PENALTY * np.concatenate([[0], parameters[1:]])
 
-    bounds = [(None, None), (0, None), (0, None)]
-    fitted = optimize.minimize(loss, np.zeros(3), jac=True, method="L-BFGS-B", bounds=bounds).x
+    bounds = [(None, None), *[(0, None)] * len(columns)]
+    fitted = optimize.minimize(loss, np.zeros(len(inputs)), jac=True, method="L-BFGS-B", bounds=bounds).x
     slopes = fitted[1:] / scale
-    return float(fitted[0] - slopes @ middle), float(slopes[0]), float(slopes[1])
+    return float(fitted[0] - slopes @ middle), *map(float, slopes)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -164,20 +162,21 @@ def _leave_out(data: TrainingSet, fold: Ints, group: Ints, settings: Settings, n
     held_out = number % settings.cv.folds
     away = np.isin(data.y, group)
     kept = np.setdiff1d(np.arange(len(data.class_names)), group)
-    train = _restricted(data, np.flatnonzero(~away & (fold != held_out)), kept)
+    train = restricted(data, np.flatnonzero(~away & (fold != held_out)), kept)
     try:
         check_folds(train, [], settings)
     except TrainingError:
         return None
     test = away | (fold == held_out)
-    return _Case(_restricted(data, np.arange(len(data.y)), kept), _split(test), group, held_out)
+    return _Case(restricted(data, np.arange(len(data.y)), kept), _split(test), group, held_out)
 
 
 def _split(test: NDArray[np.bool_]) -> Part:
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
-def _restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
+def restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
+    """Some rows, and some classes; rows of the others have the label -1."""
     new = np.full(len(data.class_names), -1)
     new[kept] = np.arange(len(kept))
     names = tuple(data.class_names[number] for number in kept)
@@ -187,40 +186,43 @@ def _restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
 
 def _score(case: _Case, settings: Settings, temperature: float, large: bool, advance: Advance) -> Rows:
     """Fit a stack without the classes left out, and let it say what it thinks of what is held out."""
-    decisions = validation.decide_held_out(case.data, case.part, settings, advance)
-    ((_, familiarity),) = _familiarities(case.data, [case.part], large, advance)
+    decisions = validation.predict_held_out(case.data, case.part, settings, advance)[STACK]
+    ((_, looks),) = familiarities(case.data, [case.part], large, advance)
     given = case.data.y[case.part[1]]
     right = decisions.argmax(axis=1) == given
     shares = probabilities(decisions, temperature)
-    return Rows(odds(shares), familiarity, right, given >= 0, np.full(len(given), case.fold))
+    return Rows(scores(shares, *looks), right, given >= 0, np.full(len(given), case.fold))
 
 
-def _familiarities(
+def familiarities(
     data: TrainingSet, parts: Sequence[Part], large: bool, advance: Advance
-) -> Iterator[tuple[list[Space], Floats]]:
-    """Of each part: the spaces fitted on its rows, and the familiarity of the rows held out."""
+) -> Iterator[tuple[list[Space], tuple[Floats, Floats]]]:
+    """Of each part: the spaces fitted on its rows, and how they see the rows held out, means over the backbones."""
     tasks = [(number, *part) for part in parts for number in range(len(data.names))]
     jobs = (delayed(_fit_space)(data, *task) for task in tasks)
     fitted = in_parallel(jobs, 1, cpu_count()) if large else in_parallel(jobs, -1)
     for _, test in parts:
-        spaces, total = [], np.zeros((len(test), len(data.class_names)))
+        spaces: list[Space] = []
+        ratios, nuisance = buffers.zeros((len(test), len(data.class_names))), np.zeros(len(test))
         for _ in data.names:
-            space, ratios = next(fitted)
+            space, *found = next(fitted)
             spaces.append(space)
-            total += ratios
+            ratios += found[0] / len(data.names)
+            nuisance += found[1] / len(data.names)
             advance(1)
-        yield spaces, best(total, len(data.names))
+        yield spaces, (ratios, nuisance)
 
 
-def _fit_space(data: TrainingSet, number: int, train: Ints, test: Ints) -> tuple[Space, Floats]:
+def _fit_space(data: TrainingSet, number: int, train: Ints, test: Ints) -> tuple[Space, Floats, Floats]:
     y = data.y[train]
     space = fit_space(data.block(number, train), y, len(data.class_names))
     counts = np.bincount(y, minlength=len(data.class_names))
-    ratios = np.empty((len(test), len(counts)), np.float32)
+    ratios, nuisance = buffers.zeros((len(test), len(counts))), np.empty(len(test))
     for start in range(0, len(test), ROWS):
         part = test[start : start + ROWS]
-        ratios[start : start + len(part)] = space.ratios(data.block(number, part), counts)
-    return space, ratios
+        found = space.look(data.block(number, part), counts)
+        ratios[start : start + len(part)], nuisance[start : start + len(part)] = found
+    return space, ratios, nuisance
 
 
 def _measure(rows: Rows, left_out: Sequence[Rows], names: list[list[str]]) -> Unknown:
@@ -242,7 +244,7 @@ def _measure(rows: Rows, left_out: Sequence[Rows], names: list[list[str]]) -> Un
         )
     if not left_out:
         return Unknown(trades, None, None, [], NOT_MEASURED)
-    areas = [(roc_auc_score(i.known, _certainty(i, weights)), roc_auc_score(i.known, i.odds)) for i in left_out]
+    areas = [(roc_auc_score(i.known, _certainty(i, weights)), roc_auc_score(i.known, i.scores[0])) for i in left_out]
     ours, alone = np.mean(areas, axis=0)
     return Unknown(trades, float(ours), float(alone), names, MEASURED)
 
@@ -251,5 +253,5 @@ def _certainty(rows: Rows, weights: dict[int, Weights]) -> Floats:
     found = np.empty(len(rows.fold))
     for number in np.unique(rows.fold):
         here = rows.fold == number
-        found[here] = certain(weights[number], rows.odds[here], rows.familiarity[here])
+        found[here] = certain(weights[number], rows.scores[:, here])
     return found

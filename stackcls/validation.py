@@ -220,13 +220,12 @@ def _fit_base(
     return base, shares, base.predict_proba(data.block(number, test))
 
 
-def decide_held_out(data: TrainingSet, part: Part, settings: Settings, advance: Advance) -> Floats:
-    """Decisions of a stack that is fitted on one part's rows about those held out, shape (held out, classes)."""
+def predict_held_out(data: TrainingSet, part: Part, settings: Settings, advance: Advance) -> dict[str, Floats]:
+    """What a stack that is fitted on one part's rows says of those held out: as `Predictions.ranking`, by learner."""
     unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
     found = _Found(data, np.zeros(len(data.y), dtype=np.int64))
     _fit_part(unfitted, data, part, _fit_bases(unfitted, data, [part], advance), found)
-    decisions: Floats = found.predictions.ranking[STACK][part[1]]
-    return decisions
+    return {name: ranking[part[1]] for name, ranking in found.predictions.ranking.items()}
 
 
 def _fold_of(folds: Sequence[tuple[Ints, Ints]]) -> Ints:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stackcls.familiarity import MOST_AXES, Familiarity, Space, best, certain, fit_space, odds, powered
+from stackcls.familiarity import MOST_AXES, NUISANCES, Familiarity, Space, certain, fit_space, powered, scores
 from stackcls.rejecting import UNKNOWN, check, labels, needed
 
 RNG = np.random.default_rng
@@ -25,9 +25,9 @@ def test_known_classes_are_likelier_and_new_ones_are_not(per_class):
     train = np.tile(np.arange(per_class + 10) < per_class, 8)
     space = fit_space(X[train].copy(), y[train], 8)
     counts = np.bincount(y[train])
-    known, new = space.ratios(X[~train], counts), space.ratios(drawn(6, 20, 100, seed=5)[0], counts)
+    known, new = space.look(X[~train], counts)[0], space.look(drawn(6, 20, 100, seed=5)[0], counts)[0]
     assert (known.argmax(axis=1) == y[~train]).mean() > 0.9
-    assert (best(known, 1)[:, None] > best(new, 1)).mean() > 0.9
+    assert (known.max(axis=1)[:, None] > new.max(axis=1)).mean() > 0.9
 
 
 def test_both_ways_through_the_equations_agree():
@@ -36,12 +36,13 @@ def test_both_ways_through_the_equations_agree():
     found, other = fit_space(X.copy(), y, 5), fit_space(wide.copy(), y, 5)
     counts = np.bincount(y)
     # Two empty columns only lower the mean variance towards which is shrunk.
-    np.testing.assert_allclose(other.ratios(wide, counts), found.ratios(X, counts), rtol=0.03, atol=0.3)
+    np.testing.assert_allclose(other.look(wide, counts)[0], found.look(X, counts)[0], rtol=0.03, atol=0.3)
 
 
 def test_the_ratio_is_that_of_two_gaussians():
     axes = np.linalg.qr(RNG(0).normal(size=(6, 2)))[0].astype(np.float32)
-    space = Space(np.full(6, 0.1, np.float32), axes, np.array([[1, 0], [0, -2]], np.float32), np.array([2, 0.5], "f4"))
+    means, spread = np.array([[1, 0], [0, -2]], np.float32), np.array([2, 0.5], np.float32)
+    space = Space(np.full(6, 0.1, np.float32), axes, means, spread, axes[:, :1], means[:, :1])
     X, counts = RNG(1).normal(size=(4, 6)).astype(np.float32), np.array([3, 10])
     z = (powered(X.copy()) - space.centre) @ axes
 
@@ -53,7 +54,7 @@ def test_the_ratio_is_that_of_two_gaussians():
         precision = 1 / space.spread + count
         own = log_density(z, count * space.means[number] / precision, 1 + 1 / precision)
         expected = own - log_density(z, 0, 1 + space.spread)
-        np.testing.assert_allclose(space.ratios(X, counts)[:, number], expected, rtol=1e-5)
+        np.testing.assert_allclose(space.look(X, counts)[0][:, number], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,7 @@ def test_axes_are_few(n_classes, n_axes):
     assert space.axes.shape == (120, n_axes)
     assert space.means.shape == (n_classes, n_axes)
     assert all(np.isfinite(getattr(space, name)).all() for name in ("centre", "axes", "means", "spread"))
+    assert (space.nuisances.shape, space.usual.shape) == ((120, NUISANCES), (n_classes, NUISANCES))
 
 
 @pytest.mark.parametrize(
@@ -74,12 +76,12 @@ def test_axes_are_few(n_classes, n_axes):
 )
 def test_degenerate_features_give_finite_answers(X):
     space = fit_space(X.astype(np.float32), np.repeat([0, 1], 4), 2)
-    assert np.isfinite(space.ratios(X, np.array([4, 4]))).all()
+    assert all(np.isfinite(found).all() for found in space.look(X, np.array([4, 4])))
 
 
 def test_one_image_of_each_class():
     space = fit_space(np.eye(4, dtype=np.float32), np.arange(4), 4)
-    assert np.isfinite(space.ratios(np.eye(4), np.ones(4, int))).all()
+    assert all(np.isfinite(found).all() for found in space.look(np.eye(4), np.ones(4, int)))
 
 
 def test_powers_keep_signs_and_scale_does_not_matter():
@@ -88,18 +90,38 @@ def test_powers_keep_signs_and_scale_does_not_matter():
     np.testing.assert_allclose(powered(7 * X), powered(X.copy()), rtol=1e-6)
 
 
-def test_odds_are_of_the_largest_probability_and_finite():
-    found = odds(np.array([[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]]))
-    np.testing.assert_allclose(found, [np.log(4), np.log((1 - 1e-6) / 1e-6), 0])
+def test_the_nuisance_is_what_varies_within_classes_not_between():
+    rng = RNG(0)
+    X, y = drawn(6, 40, 60)
+    clutter = rng.normal(size=60)
+    X = np.abs(X + rng.normal(0, 12, (len(X), 1)) * clutter).astype(np.float32)  # as after a rectifier
+    space = fit_space(X.copy(), y, 6)
+    rows = powered(X.copy())
+    within = rows - np.stack([rows[y == number].mean(axis=0) for number in range(6)])[y]
+    variances = np.linalg.svd(within)[1][:NUISANCES] ** 2
+    np.testing.assert_allclose(space.nuisances.T @ space.nuisances, np.eye(NUISANCES), atol=1e-5)
+    assert ((within @ space.nuisances) ** 2).sum() == pytest.approx(variances.sum(), rel=0.05)
+    ratios, nuisance = space.look(X, np.bincount(y))
+    centres = np.stack([rows[y == number].mean(axis=0) for number in range(6)])[ratios.argmax(axis=1)]
+    np.testing.assert_allclose(nuisance, (((rows - centres) @ space.nuisances) ** 2).sum(axis=1), rtol=1e-3)
+
+
+def test_scores_are_log_odds_the_likeliest_class_and_the_nuisance():
+    shares = np.array([[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]])
+    found = scores(shares, np.array([[1.0, 2], [5, 3], [-2, -1]]), np.array([7.0, 8, 9]))
+    np.testing.assert_allclose(found[0], [np.log(4), np.log((1 - 1e-6) / 1e-6), 0])
+    assert found[1:].tolist() == [[2, 5, -1], [7, 8, 9]]
 
 
 def test_numbers_that_overflow_are_not_certain():
-    assert certain((0.0, 1.0, 1.0), np.array([np.inf, 0]), np.array([-np.inf, 1e300])).tolist() == [0, 1]
+    found = certain((0.0, 1.0, 1.0, 0.0), np.array([[np.inf, 0], [-np.inf, 1e300], [0, 0]]))
+    assert found.tolist() == [0, 1]
+    assert certain((0.0, 1e308, 1e308, 0.0), np.full((3, 1), 1e300)).tolist() == [0]
 
 
 def test_certainty_does_not_depend_on_company():
     X, y = drawn(4, 20, 30)
-    familiarity = Familiarity((fit_space(X.copy(), y, 4),), np.bincount(y), (0.5, 1.0, 0.2))
+    familiarity = Familiarity((fit_space(X.copy(), y, 4),), np.bincount(y), (0.5, 1.0, 0.2, 1.0))
     shares = RNG(0).dirichlet(np.ones(4), len(X))
     together = familiarity.certainty(shares, [X])
     alone = [familiarity.certainty(shares[[row]], [X[[row]]])[0] for row in range(5)]
@@ -124,7 +146,7 @@ def test_labels_below_the_threshold_are_unknown():
     ],
 )
 def test_what_cannot_be_rejected_by(classes, reject, message):
-    familiarity = None if classes is None else Familiarity((), np.ones(2, int), (0.0, 1.0, 1.0))
+    familiarity = None if classes is None else Familiarity((), np.ones(2, int), (0.0, 1.0, 1.0, 0.0))
     with pytest.raises(ValueError, match=message):
         check(familiarity, np.array(classes or ["a", "b"]), reject)
     if classes is None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stackcls.errors import ConfigError
+from stackcls.errors import ConfigError, StoreError
 from stackcls.inspect import embedding, neighbours
 from stackcls.report import maps, pictures
 from stackcls.report.maps import COLOURS, SHAPES, Map
 from stackcls.stages import features, fit
 from stackcls.stages import map as stage
-from tests.conftest import make_settings, read_csv, write_photo, write_photos
+from tests.conftest import FakeExtractor, make_settings, read_csv, write_photo, write_photos
 
 NAMES = ["map.png", "map.svg", "map.html", "map.csv"]
 
@@ -133,6 +133,15 @@ def test_images_without_labels_have_a_map(tmp_path, fake_engine):
     stage.run(settings)
     assert {row["label"] for row in read_csv(settings.files.map_table)} == {""}
     assert read_data(settings.files.map_page)["classes"] == [maps.UNLABELLED]
+
+
+def test_features_that_are_not_finite_are_refused(settings, fake_engine, monkeypatch):
+    whole = FakeExtractor.__call__
+    monkeypatch.setattr(FakeExtractor, "__call__", lambda self, images: whole(self, images) * np.float32("nan"))
+    features.run(settings)
+    with pytest.raises(StoreError, match=r"features\.h5: has features that are not finite; delete it"):
+        stage.run(settings)
+    assert not settings.files.map_page.exists()
 
 
 def test_where_the_images_are_gone_the_map_is_drawn_without(computed, stackcls):

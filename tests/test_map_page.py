@@ -19,8 +19,8 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+    *("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--no-first-run", "--disable-gpu"),
 ]
 ODD = "<img src=x onerror=alert(1)>"
 FORMULA = "$$x^2$$"

@@ -125,6 +125,7 @@ def test_numbers_are_the_report_s(made, text):
     assert "0.970 (the largest probability alone: 0.930)" in words
     assert "2 of 60 labels are probably wrong (confident learning). 4 images" in words
     assert "4 images are the same as another one, or nearly, in 2 groups: 1 exact pair, 2 near" in words
+    assert "(similarity of 0.950 or more). 1 pair has different labels. 1 pair would have lain in two folds" in words
     assert (
         "60 images were seen neither by the folds nor by the final model: those of which their split says so" in words
     )

@@ -155,7 +155,7 @@ def test_a_model_of_before(stackcls, settings, photos, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(["familiarity"], [0.0, float("nan"), 1.0]), "familiarity"),
+        (put(["familiarity"], [0.0, float("nan"), 1.0, 1.0]), "familiarity"),
         (put(["familiarity"], [0.0, 1.0]), "familiarity"),
         (put(["familiarity"], None), "unknown arrays: space"),
         (array("space.counts", np.ones(2, np.int64)), "images of every class"),
@@ -164,6 +164,7 @@ def test_a_model_of_before(stackcls, settings, photos, tmp_path):
         (array("space.0.axes", np.ones((8, 3), np.float32)), "space.0: arrays of shapes"),
         (array("space.0.axes", np.full((8, 2), np.inf, np.float32)), "space.0.axes: has NaN or infinite"),
         (array("space.1.spread", np.full(2, -1, np.float32)), "no negative spread"),
+        (array("space.1.nuisances", np.ones((8, 4), np.float32)), "space.1: arrays of shapes"),
         (array("space.2.axes", np.ones((8, 2), np.float32)), "unknown arrays: space.2.axes"),
         (lambda _, arrays: arrays.pop("space.1.means"), "space.1.means: this array is missing"),
     ],
@@ -179,7 +180,7 @@ def test_forged_numbers_that_overflow_are_unknown(one_model, tmp_path):  # noqa:
     def huge(description, arrays):
         for name in ("axes", "means", "centre"):
             arrays[f"space.0.{name}"] = np.full_like(arrays[f"space.0.{name}"], 3e38)
-        description["familiarity"] = [0.0, 1e308, 1e308]
+        description["familiarity"] = [0.0, 1e308, 1e308, 1e308]
 
     path = tmp_path / "model.safetensors"
     path.write_bytes(rewritten(one_model, huge))

@@ -6,18 +6,31 @@ import shutil
 import numpy as np
 import pytest
 
-from stackcls import crossvalidated, modelfile
+from stackcls import crossvalidated, engines, modelfile
 from stackcls.errors import ConfigError, ModelError, ModelMissing
 from stackcls.inspect import neighbours
 from stackcls.stages import features, fit, similar
 from stackcls.store import Store
-from tests.conftest import make_settings, read_csv, write_hard_photos, write_photo
+from tests.conftest import FakeEngine, make_settings, read_csv, write_hard_photos, write_photo
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Photos on which the learners err, and a stack that was fitted on them."""
+    folder = tmp_path_factory.mktemp("made")
+    settings = make_settings(write_hard_photos(folder / "photos"), folder / "artifacts")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engines, "choose", lambda *_: engines.Choice(FakeEngine(), "engine: fake"))
+        features.run(settings)
+    fit.run(settings)
+    return folder
 
 
 @pytest.fixture
-def fitted(hard):
-    fit.run(hard)
-    return hard
+def fitted(made, tmp_path, fake_engine):
+    """A copy of them for each test."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return make_settings(tmp_path / "photos", tmp_path / "artifacts")
 
 
 def ratios(shares):
@@ -119,6 +132,11 @@ def no_array(settings, tmp_path):
     settings.files.probabilities.write_bytes(b"no array")
 
 
+def an_archive(settings, tmp_path):
+    with open(settings.files.probabilities, "wb") as file:
+        np.savez(file, np.zeros(3))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -129,6 +147,7 @@ def no_array(settings, tmp_path):
         (fewer_rows, "of different fits"),
         (no_table, "is no table of predictions"),
         (no_array, "is damaged, or no array"),
+        (an_archive, "is damaged, or no array"),
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(fitted, tmp_path, change, message):

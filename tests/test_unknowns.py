@@ -46,10 +46,11 @@ def test_classes_left_out_are_told_from_the_others():
     assert not set(found.left_out[0]) & set(found.left_out[1])
     assert familiarity.counts.tolist() == [15] * 8
     assert familiarity.weights[2] > 0
+    assert len(familiarity.weights) == 4
 
 
 def test_without_further_fits_only_known_images_are_measured(monkeypatch):
-    monkeypatch.setattr(validation, "decide_held_out", None)
+    monkeypatch.setattr(validation, "predict_held_out", None)
     found, familiarity = look(drawn(), full=False)
     assert (found.auroc, found.auroc_confidence, found.left_out) == (None, None, [])
     assert {trade.unknown_rejected for trade in found.trades} == {None}
@@ -68,7 +69,7 @@ def test_labels_drawn_at_random_tell_nothing():
 
 def test_no_image_is_scored_by_what_was_fitted_on_it_or_on_its_class_left_out(monkeypatch):
     data, seen = drawn(), []
-    decide, fit_space = validation.decide_held_out, unknowns._fit_space
+    decide, fit_space = validation.predict_held_out, unknowns._fit_space
 
     def decide_and_tell(case, part, *others):
         seen.append((case, part))
@@ -78,7 +79,7 @@ def test_no_image_is_scored_by_what_was_fitted_on_it_or_on_its_class_left_out(mo
         seen.append((case, (train, test)))
         return fit_space(case, number, train, test)
 
-    monkeypatch.setattr(validation, "decide_held_out", decide_and_tell)
+    monkeypatch.setattr(validation, "predict_held_out", decide_and_tell)
     monkeypatch.setattr(unknowns, "_fit_space", fit_and_tell)
     look(data)
     assert len(seen) == 2 + 2 * (3 + 1 + 2)
@@ -131,21 +132,22 @@ def test_the_seed_decides_which_classes_are_left_out():
 
 def rows(n, right, known=True, familiarity=None, seed=0):
     rng = np.random.default_rng(seed)
-    familiarity = rng.normal(size=n) if familiarity is None else familiarity
-    return Rows(rng.normal(size=n), familiarity, np.full(n, right), np.full(n, known), np.zeros(n, int))
+    scores = rng.normal(size=(3, n))
+    scores[1] = scores[1] if familiarity is None else familiarity
+    return Rows(scores, np.full(n, right), np.full(n, known), np.zeros(n, int))
 
 
 def test_certainty_is_calibrated_where_known_and_unknown_are_as_many():
     rng = np.random.default_rng(0)
-    odds, familiarity = rng.normal(size=(2, 40_000))
-    right = rng.random(40_000) < 1 / (1 + np.exp(-(0.5 + odds + 2 * familiarity)))
+    scores = rng.normal(size=(3, 40_000))
+    right = rng.random(40_000) < 1 / (1 + np.exp(-(0.5 + scores[0] + 2 * scores[1])))
     # Unknown images are the wrong ones here; three quarters of them are dropped, which must not matter.
     known = right
-    item = Rows(odds, familiarity, right, known, np.zeros(40_000, int))
+    item = Rows(scores, right, known, np.zeros(40_000, int))
     fewer = item.take(right | (rng.random(40_000) < 0.25))
     share = np.log(right.mean() / (1 - right.mean()))
-    assert calibrate([item]) == pytest.approx((0.5 - share, 1, 2), abs=0.1)
-    assert calibrate([fewer]) == pytest.approx((0.5 - share, 1, 2), abs=0.15)
+    assert calibrate([item]) == pytest.approx((0.5 - share, 1, 2, 0), abs=0.1)
+    assert calibrate([fewer]) == pytest.approx((0.5 - share, 1, 2, 0), abs=0.15)
 
 
 def test_no_weight_is_negative():
@@ -157,4 +159,4 @@ def test_no_weight_is_negative():
 def test_without_a_wrong_label_nothing_is_quite_certain():
     intercept, *slopes = calibrate([rows(100, True)])
     assert 0.95 < 1 / (1 + np.exp(-intercept)) < 1
-    assert slopes == pytest.approx([0, 0], abs=1e-2)
+    assert slopes == pytest.approx([0, 0, 0], abs=1e-2)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from stackcls.files import replacing
 from stackcls.printable import printable
-from stackcls.report.text import comma_separated, percent, table
+from stackcls.report.tables import comma_separated, percent, table
 from stackcls.report.tuned import Epoch, Tuned
 
 LONGEST = 30

@@ -16,6 +16,7 @@ if typing.TYPE_CHECKING:
 GENERATOR = '<meta name="generator" content="stackcls map">'
 HEAD = 4096
 POINT, RING = 8, 13
+MOVING = 1000  # points that are drawn while the plot is dragged or zoomed, so that it stays fluid with any number
 MANY = 20_000  # points, which are drawn smaller
 
 
@@ -40,7 +41,7 @@ def save(drawn: Map, links: Sequence[str | None], pictures: Sequence[bytes | Non
     folder = Path(__file__).with_name("page")
     pages = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True)
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}  # Bokeh defines before it refers
-    library = Resources(mode="inline", components=["bokeh", "bokeh-gl"], log_level="error")
+    library = Resources(mode="inline", components=["bokeh"], log_level="error")
     data = {
         "plot": json_item(_figure(drawn), ID("plot")),
         "paths": drawn.paths,
@@ -78,12 +79,16 @@ def _class_of(drawn: Map) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
 
 
 def _figure(drawn: Map) -> "figure":
-    """The plot without its texts, which the page has, since Bokeh would set some names as formulas."""
+    """The plot without its texts, which the page has, since Bokeh would set some names as formulas.
+
+    It is drawn without WebGL, which is faster on a graphics card and fifty times slower where the processor stands in
+    for one.
+    """
     from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, HoverTool, TapTool
     from bokeh.plotting import figure
 
     plot = figure(
-        output_backend="webgl",
+        lod_factor=max(1, len(drawn.paths) // MOVING),
         sizing_mode="stretch_both",
         tools="pan,wheel_zoom,box_zoom,reset",
         active_scroll="wheel_zoom",

@@ -10,7 +10,7 @@ import numpy as np
 
 from stackcls import crossvalidated, sources, spaces, thumbnails
 from stackcls.artifacts import Artifacts
-from stackcls.errors import ConfigError, ModelError, ModelMissing, SourceError
+from stackcls.errors import ConfigError, ModelError, ModelMissing, SourceError, StoreError
 from stackcls.files import together, write_text
 from stackcls.inspect import embedding
 from stackcls.listener import Listener, Silent
@@ -75,6 +75,8 @@ def run(
     with Store(settings.files.features) as store:
         space, table = spaces.choose(store, settings, backbone, stack, listener), store.table
         count = len(table.paths)
+        if not all(np.isfinite(rows).all() for _, rows in spaces.chunks(space, count)):
+            raise StoreError(f"{store.path}: has features that are not finite; delete it and run `stackcls features`")
         with listener.track("map", embedding.EARLY + embedding.ITERATIONS, "step") as advance:
             places = embedding.lay_out(lambda: spaces.chunks(space, count), count, space.width, advance)
     drawn = _describe(table, places, space.name, settings.files, listener)
