@@ -1,6 +1,6 @@
 """Pretrain a small network on eight classes of CIFAR-10, and transfer it to the other two.
 
-    python benchmarks/transfer.py CIFAR10_FOLDER FOLDER [--seeds 3] [--images 1000] [--epochs 8]
+    python benchmarks/transfer.py CIFAR10_FOLDER FOLDER [--seeds 3] [--images 500] [--epochs 8]
 
 CIFAR10_FOLDER holds `train.npz`: `jpeg` (the files' bytes, joined), `offsets`, `labels`, `classes`. Images, networks
 and results go into FOLDER. For each seed the network of `mini_vgg` is trained from random weights on eight classes;
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("cifar10", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=1000, help="of each of the eight classes")
+    parser.add_argument("--images", type=int, default=500, help="of each of the eight classes")
     parser.add_argument("--epochs", type=int, default=8, help="of the pretraining")
     parser.add_argument("--transfer-epochs", type=int, default=15)
     arguments = parser.parse_args()

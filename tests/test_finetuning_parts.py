@@ -61,6 +61,20 @@ def test_a_hold_out_is_drawn_from_the_other_end(photos):
     assert not {path for path in train | validation if splits.place(path) < 0.4}
 
 
+def test_what_is_held_out_is_in_no_part_nor_are_its_copies(photos):
+    held = next(
+        path for path in sorted(photos.rglob("*.png")) if splits.place(path.relative_to(photos).as_posix()) < 0.3
+    )
+    names = (f"red/copy{number}.png" for number in range(99))
+    copy = next(name for name in names if splits.place(name) > 0.6)
+    (photos / copy).write_bytes(held.read_bytes())
+    everything = FinetuneSettings(share=1.0, validation=0.3)
+    found = set().union(*parts(draw(listing(photos), everything, 0.3)))
+    rest = [path.relative_to(photos).as_posix() for path in photos.rglob("*.png")]
+    assert found == {path for path in rest if splits.place(path) >= 0.3} - {copy}
+    assert copy in set().union(*parts(draw(listing(photos), everything)))
+
+
 def test_groups_and_copies_are_in_one_part(photos):
     for number in range(6):
         (photos / f"red/copy{number}.png").write_bytes((photos / "red/00.png").read_bytes())

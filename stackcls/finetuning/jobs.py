@@ -86,7 +86,7 @@ def make(
     chosen = settings.features.model_copy(update={"backbones": (entry,), "precision": "float32"})
     settings = settings.model_copy(update={"features": chosen})
     located = loading.locate(backbones.resolve(chosen), settings, offline, listener)[0]
-    return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning))
+    return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning, settings.cv.holdout))
 
 
 def make_all(

@@ -39,11 +39,18 @@ class Plan:
         return hashlib.sha256(json.dumps([parts, said], sort_keys=True).encode()).hexdigest()
 
 
-def draw(listing: Listing, settings: FinetuneSettings) -> Plan:
+def draw(listing: Listing, settings: FinetuneSettings, holdout: str | float | None = None) -> Plan:
     """Draw the parts by a hash of each relative path, which stays when the folder moves or grows.
 
-    An image goes where its group goes, and a copy where the first of its kind goes. What a split keeps back is in no
-    part. The share is taken from the upper end, since `cv.holdout` takes from the lower.
+    An image goes where its group goes, and a copy where the first of its kind goes. What a split keeps back, or
+    `cv.holdout` holds out, is in no part. The share is taken from the upper end, since that takes from the lower.
+
+    Parameters
+    ----------
+    listing : Listing
+    settings : FinetuneSettings
+    holdout : 'split', float or None
+        As `cv.holdout`.
 
     Raises
     ------
@@ -51,10 +58,13 @@ def draw(listing: Listing, settings: FinetuneSettings) -> Plan:
         If fewer than two classes, or no image to validate on, are drawn.
     """
     labelled = [entry for entry in listing.kept if entry.label is not None and not splits.is_kept_back(entry.split)]
+    if isinstance(holdout, float):
+        held = {listing.sha256[item.path] for item in listing.kept if splits.place(item.group or item.path) < holdout}
+        labelled = [entry for entry in labelled if listing.sha256[entry.path] not in held]
     if not labelled:
         raise TrainingError(
             f"none of the {len(listing.kept)} images of {listing.source.root} can be learned from: `finetune` needs "
-            "class folders, or a manifest with a `label` column, and images that no split keeps back"
+            "class folders, or a manifest with a `label` column, and images that are not held out"
         )
     key: dict[str, str] = {}
     for entry in labelled:

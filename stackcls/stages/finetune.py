@@ -127,6 +127,8 @@ def _found(files: Finetuned, digest: str, replaces: bool) -> Tuned | Checkpoint:
         except SourceError as error:
             raise ConfigError(f"{error}; it is not replaced: move it away, or give another --name") from None
     if finished is not None and finished.digest == digest and files.model.is_file():
+        if checkpoint is not None and checkpoint.digest == digest:
+            files.checkpoint.unlink()  # of a run that was killed when all was written
         return finished
     if checkpoint is not None and checkpoint.digest == digest:
         return checkpoint
