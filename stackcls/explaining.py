@@ -191,7 +191,8 @@ class Explainer:
             direction = attribution.direction(coefficients, first.shares[1, place], number)
             heat = network.class_map(images.resize(small, network.input_size), direction)
             found[name] = attribution.enlarge(heat, occlusion.SIDE)
-        return {"stack": attribution.average(list(found.values())), **found}
+        shares = first.shares[1, :, number].tolist()
+        return {"stack": attribution.average(list(found.values()), shares), **found}
 
     def _deletion(self, small: Image.Image, number: int, masks: Heat) -> float:
         return occlusion.deletion(self._probabilities(self._ask(_covered(small, masks)))[:, number])

@@ -88,8 +88,10 @@ def test_the_direction_of_two_classes_and_of_a_class_that_is_certain():
     np.testing.assert_allclose(found, [-0.5, 1, -0.5])
 
 
-def test_averaged_maps_count_alike_and_empty_ones_do_no_harm():
+def test_averaged_maps_count_by_what_their_networks_say_and_empty_ones_do_no_harm():
     one, large = np.array([[1, 0]], np.float32), np.array([[0, 1000]], np.float32)
-    np.testing.assert_allclose(attribution.average([one, large]), [[1, 1]])
-    np.testing.assert_allclose(attribution.average([one, np.zeros_like(one)]), [[1, 0]])
+    np.testing.assert_allclose(attribution.average([one, large], [0.4, 0.4]), [[1, 1]])
+    np.testing.assert_allclose(attribution.average([one, large], [0.9, 0.1]), [[1.8, 0.2]])
+    np.testing.assert_allclose(attribution.average([one, np.zeros_like(one)], [0.5, 0.5]), [[1, 0]])
+    assert np.isfinite(attribution.average([one, large], [0, 0])).all()
     assert attribution.enlarge(np.eye(3, dtype=np.float32), 60).shape == (60, 60)

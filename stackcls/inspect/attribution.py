@@ -37,7 +37,15 @@ def enlarge(heat: Heat, side: int) -> Heat:
     return np.asarray(Image.fromarray(heat).resize((side, side), Image.Resampling.BILINEAR))
 
 
-def average(maps: Sequence[Heat]) -> Heat:
-    """Mean of maps, each divided by its own mean first: units of different networks do not compare."""
-    found: Heat = np.mean([heat / (heat.mean() or 1) for heat in maps], axis=0, dtype=np.float32)
+def average(maps: Sequence[Heat], shares: Sequence[float]) -> Heat:
+    """Mean of maps, each divided by its own mean first, since units of different networks do not compare.
+
+    Parameters
+    ----------
+    maps : sequence of ndarray of float32
+    shares : sequence of float
+        The probability that each network gives the class: one that sees another class has less to say.
+    """
+    weights = np.asarray(shares, dtype=np.float64) + 1e-12
+    found: Heat = np.average([heat / (heat.mean() or 1) for heat in maps], axis=0, weights=weights).astype(np.float32)
     return found
