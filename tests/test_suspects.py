@@ -63,6 +63,17 @@ def test_a_row_that_is_like_no_class_is_not_flagged():
     assert suspects.rank(shares, np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])).flagged == 0
 
 
+def test_what_is_flagged_comes_first_though_others_are_less_probable():
+    shares = np.array([[0.95, 0.03, 0.02]] * 60 + [[0.3, 0.4, 0.3]] * 60 + [[0.05, 0.05, 0.9]] * 60)
+    shares = np.concatenate([shares, [[0.5, 0.45, 0.05]] * 5])
+    given = np.repeat([0, 1, 2, 0], [60, 60, 60, 5])
+    ranked = suspects.rank(shares, given)
+    # The last five are surely of the second class; the sixty of that class are less probable, and like no other.
+    assert ranked.flagged == 5
+    assert ranked.rows[:5].tolist() == [180, 181, 182, 183, 184]
+    assert set(given[ranked.rows[5:]]) == {1}
+
+
 def test_one_in_ten_is_listed_at_least():
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(3), 295)

@@ -20,14 +20,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ranked:
-    """Rows by how improbable their given label is, the most suspicious first.
+    """Rows whose given label is improbable, the most suspicious first.
 
     Attributes
     ----------
     flagged : int
-        So many labels are probably wrong.
+        So many labels are probably wrong: those of the first rows.
     rows : ndarray of int64, shape (n,)
-        All flagged ones, and at least 20 or one in ten.
+        All flagged ones by the probability of their given label, then others likewise: at least 20 or one in ten.
     suggested : ndarray of int64, shape (n,)
         Of each of these rows, the most probable other class.
     given_probability, suggested_probability : ndarray of float64, shape (n,)
@@ -89,7 +89,7 @@ def with_neighbours(shares: Floats, given: Ints, unit: NDArray[np.float32], grou
 
 
 def rank(shares: Floats, given: Ints) -> Ranked:
-    """Rank rows by the probability of their given label, and count those that confident learning finds mislabelled.
+    """Put first the rows that confident learning finds mislabelled, and rank by the probability of the given label.
 
     A row is in class `j` with confidence where its probability of `j` is at least the mean one of the rows that are
     given as `j`; of several such classes the most probable counts. Rows that are so in another class than the given one
@@ -106,12 +106,14 @@ def rank(shares: Floats, given: Ints) -> Ranked:
     n, n_classes = shares.shape
     own = shares[np.arange(n), given]
     thresholds = np.bincount(given, own, n_classes) / np.bincount(given, minlength=n_classes)
-    flagged = 0
+    wrong = np.zeros(n, dtype=bool)
     for part in _parts(n):
         confident = np.where(shares[part] >= thresholds, shares[part], -1)
-        flagged += int(((confident.max(axis=1) >= 0) & (confident.argmax(axis=1) != given[part])).sum())
+        wrong[part] = (confident.max(axis=1) >= 0) & (confident.argmax(axis=1) != given[part])
+    flagged = int(wrong.sum())
     listed = min(n, max(flagged, LISTED, int(np.ceil(LISTED_SHARE * n))))
-    rows = np.argsort(own, kind="stable")[:listed]
+    # Flagged ones first: in a class of weak probabilities others may be less probable and yet like no other class.
+    rows = np.lexsort((own, ~wrong))[:listed]
     others = shares[rows].copy()
     others[np.arange(listed), given[rows]] = -1
     suggested = others.argmax(axis=1)
