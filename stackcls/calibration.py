@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,13 @@ def announce(located: Sequence[Located], listener: Listener) -> None:
 
 
 def fit_bases(
-    located: Sequence[Located], listing: Listing, engine: str, seed: int, folder: BlockFolder, listener: Listener
+    located: Sequence[Located],
+    listing: Listing,
+    engine: str,
+    seed: int,
+    folder: BlockFolder,
+    listener: Listener,
+    holdout: Literal["split"] | float | None = None,
 ) -> tuple[Located, ...]:
     """Fit the bases that are still missing, and keep them beside the blocks.
 
@@ -80,12 +87,14 @@ def fit_bases(
         Of the sample.
     folder : BlockFolder
     listener : Listener
+    holdout : 'split', float or None
+        As configured: what it takes, and exact copies of that, are not drawn.
     """
     missing = [item for item in located if _needs(item)]
     if not missing:
         return tuple(located)
     chosen = engines.choose(engine, missing[0].identity.precision).engine
-    sample = _Sample(listing, seed)
+    sample = _Sample(listing, seed, holdout)
     fitted: dict[str, Located] = {}
     listener.say(f"fitting 8-bit ranges on {len(sample.names)} of the images; they are kept until --refit")
     with listener.track("calibrate", len(missing), "backbone") as advance:
@@ -104,8 +113,14 @@ def _needs(item: Located) -> bool:
 class _Sample:
     """Images drawn by a hash of seed and content, from those that no hold-out of up to half the images would take."""
 
-    def __init__(self, listing: Listing, seed: int) -> None:
-        entries = [entry for entry in listing.kept if not splits.is_kept_back(entry.split)] or listing.kept
+    def __init__(self, listing: Listing, seed: int, holdout: Literal["split"] | float | None) -> None:
+        share = holdout if isinstance(holdout, float) else 0.0
+        held = {
+            listing.sha256[entry.path]
+            for entry in listing.kept
+            if splits.is_kept_back(entry.split) or splits.place(entry.group or entry.path) < share
+        }
+        entries = [entry for entry in listing.kept if listing.sha256[entry.path] not in held] or listing.kept
         kept = [entry for entry in entries if splits.place(entry.group or entry.path) >= UPPER_HALF]
         entries = kept if len(kept) >= SAMPLE_SIZE else entries
         by_content: Mapping[str, ImageEntry] = {listing.sha256[entry.path]: entry for entry in entries}
