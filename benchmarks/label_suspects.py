@@ -4,7 +4,7 @@
 
 flips one label in twenty to another class, drawn evenly, runs `features` (which computes nothing anew) and `fit`, and
 prints which share of the first rows of `label_suspects.csv`, as many as were flipped, is flipped indeed; and how many
-labels the report says look wrong.
+labels the report says look wrong, and are flagged there.
 """
 
 import argparse
@@ -44,10 +44,12 @@ def found(settings: Settings, wrong: set[str]) -> tuple[float, int, int]:
     """Fit; return precision at the number of wrong labels, how many are flagged, and how many of those are wrong."""
     report = fit.run(settings).report
     with open(settings.files.suspects, encoding="utf-8", newline="") as file:
-        suspicious = [any(path.endswith(row["path"]) for path in wrong) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    suspicious = np.array([any(path.endswith(row["path"]) for path in wrong) for row in rows])
+    flagged = np.array([row["flagged"] == "yes" for row in rows])
     assert report.suspects is not None
-    flagged = report.suspects.flagged
-    return float(np.mean(suspicious[: len(wrong)])), flagged, sum(suspicious[:flagged])
+    assert report.suspects.flagged == flagged.sum()
+    return float(np.mean(suspicious[: len(wrong)])), int(flagged.sum()), int((suspicious & flagged).sum())
 
 
 def measure(images: Path, raw: Path, seeds: int) -> None:

@@ -19,7 +19,7 @@ from stackcls.training import TrainingSet
 from stackcls.trainingdata import TrainingRows
 from stackcls.validation import Validated
 
-SUSPECT_COLUMNS = ("rank", "path", "label", "probability", "suggested", "suggested_probability")
+SUSPECT_COLUMNS = ("rank", "path", "label", "probability", "suggested", "suggested_probability", "flagged")
 PAIRS = 5e11  # multiplications to compare all images with each other, from which on that takes ten seconds and more
 LEFT_OUT = (
     "what takes long was left out (what each backbone adds, what neighbours say of labels, how well classes never "
@@ -89,14 +89,23 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
     shares = suspects.mean([ranking[name] for name in data.names])
     method = "confident learning (Northcutt et al. 2021) on the base learners' mean out-of-fold probabilities"
     if full:
-        shares = suspects.with_neighbours(shares, data.y, _unit(data), data.groups)
+        # Copies of one image were given their label together: they are no witnesses for each other.
+        groups = grouping.merged(data.groups, training.duplicates)
+        shares = suspects.with_neighbours(shares, data.y, _unit(data), groups)
         method += f" times the votes of the {suspects.NEIGHBOURS} most similar images"
     ranked = suspects.rank(shares, data.y)
     names, paths = data.class_names, training.table.paths
-    rows = zip(ranked.rows, ranked.given_probability, ranked.suggested, ranked.suggested_probability, strict=True)
+    rows = zip(
+        ranked.rows,
+        ranked.given_probability,
+        ranked.suggested,
+        ranked.suggested_probability,
+        np.where(ranked.wrong, "yes", "no").tolist(),
+        strict=True,
+    )
     lines = [
-        (place, paths[training.rows[row]], names[data.y[row]], f"{own:.6f}", names[other], f"{share:.6f}")
-        for place, (row, own, other, share) in enumerate(rows, 1)
+        (place, paths[training.rows[row]], names[data.y[row]], f"{own:.6f}", names[other], f"{share:.6f}", flagged)
+        for place, (row, own, other, share, flagged) in enumerate(rows, 1)
     ]
     table = tables.comma_separated([SUSPECT_COLUMNS, *lines])
     return Suspects(ranked.flagged, len(ranked.rows), method), table

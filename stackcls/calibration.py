@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,13 @@ def announce(located: Sequence[Located], listener: Listener) -> None:
 
 
 def fit_bases(
-    located: Sequence[Located], listing: Listing, engine: str, seed: int, folder: BlockFolder, listener: Listener
+    located: Sequence[Located],
+    listing: Listing,
+    engine: str,
+    seed: int,
+    folder: BlockFolder,
+    listener: Listener,
+    holdout: Literal["split"] | float | None = None,
 ) -> tuple[Located, ...]:
     """Fit the bases that are still missing, and keep them beside the blocks.
 
@@ -84,11 +91,13 @@ def fit_bases(
         Of the sample.
     folder : BlockFolder
     listener : Listener
+    holdout : 'split', float or None
+        As configured: what it takes, and exact copies of that, are not drawn.
     """
     missing = [item for item in located if _needs(item)]
     if not missing:
         return tuple(located)
-    sample = _Sample(listing, seed, max(_size(kind) for item in missing for kind in _missing(item)))
+    sample = _Sample(listing, seed, holdout, max(_size(kind) for item in missing for kind in _missing(item)))
     fitted: dict[str, Basis] = {}
 
     def fit(kind: str, by: Callable[..., Iterator[Basis]]) -> None:
@@ -158,8 +167,14 @@ def _words(item: Located) -> str:
 class _Sample:
     """Images drawn by a hash of seed and content, from those that no hold-out of up to half the images would take."""
 
-    def __init__(self, listing: Listing, seed: int, size: int) -> None:
-        entries = [entry for entry in listing.kept if not splits.is_kept_back(entry.split)] or listing.kept
+    def __init__(self, listing: Listing, seed: int, holdout: Literal["split"] | float | None, size: int) -> None:
+        share = holdout if isinstance(holdout, float) else 0.0
+        held = {
+            listing.sha256[entry.path]
+            for entry in listing.kept
+            if splits.is_kept_back(entry.split) or splits.place(entry.group or entry.path) < share
+        }
+        entries = [entry for entry in listing.kept if listing.sha256[entry.path] not in held] or listing.kept
         kept = [entry for entry in entries if splits.place(entry.group or entry.path) >= UPPER_HALF]
         entries = kept if len(kept) >= SAMPLE_SIZE else entries
         by_content: Mapping[str, ImageEntry] = {listing.sha256[entry.path]: entry for entry in entries}

@@ -56,20 +56,20 @@ def look(store: Store, names: Sequence[str], most: int = duplicates.MOST) -> tup
         What was not looked for.
     """
     count = len(set(store.table.sha256))
-    if count <= most:
-        return duplicates.find(store.table.sha256, _chunks(store, names)), None
-    return duplicates.find(store.table.sha256, None), (
-        f"near-duplicates were not looked for among {count} images, only exact ones"
-    )
+    note = f"near-duplicates were not looked for among {count} images, only exact ones"
+    if count > most:
+        return duplicates.find(store.table.sha256, None), note
+    found = duplicates.find(store.table.sha256, _chunks(store, names))
+    return found, None if found.near is not None else f"{note}: it takes more than {duplicates.FEWEST} different images"
 
 
 def look_for_fit(store: Store, names: Sequence[str], settings: Settings) -> tuple[Found, str | None]:
     """Look for as much as the settings ask for: what takes more than seconds only where it is needed or asked for."""
-    if settings.cv.groups == "duplicates":
-        return look(store, names)
+    if settings.cv.groups == "duplicates" or settings.cv.holdout is not None:
+        return look(store, names)  # what is learned from depends on it, and may not on how long the report may take
     most = {"quick": 0, "auto": QUICK, "full": duplicates.MOST}[settings.report.depth]
     found, note = look(store, names, most)
-    if note and most == QUICK:
+    if note and most == QUICK < len(set(store.table.sha256)):
         note += " (--set report.depth=full does)"
     return found, note
 
@@ -86,8 +86,9 @@ def merged(groups: Ints | None, found: Found) -> Ints:
     if groups is None:
         return found.group
     _, given = np.unique(groups, return_inverse=True)
+    _, copies = np.unique(found.group, return_inverse=True)
     # Nodes are both kinds of groups; each image joins its two.
-    parts = duplicates.joined(given.astype(np.int64), found.group + len(groups), 2 * len(groups))
+    parts = duplicates.joined(given.astype(np.int64), copies + len(groups), 2 * len(groups))
     return parts[given]
 
 
@@ -115,6 +116,7 @@ def summary(found: Found, labels: Ints, fold: Ints, ungrouped: Mapping[str, floa
         straddling=pairs - duplicates.count_pairs(found.group, fold),
         grouped=ungrouped is not None,
         ungrouped=ungrouped or {},
+        near_looked_for=found.near is not None,
     )
 
 

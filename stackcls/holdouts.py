@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from stackcls import buffers, scoring, splits
 from stackcls.decisions import probabilities
 from stackcls.errors import TrainingError
+from stackcls.inspect.duplicates import Found
 from stackcls.report import tables
 from stackcls.report.results import STACK, Holdout, Mistake
 from stackcls.scoring import Predictions
@@ -34,7 +35,7 @@ class HeldOut:
         Their labels, as indices of the training set's classes, and features.
     paths : tuple of str
     left_out : int
-        Rows that are not learned from because a copy of theirs, or one of their group, is held out.
+        Rows that are not learned from because a copy of theirs, exact or near, or one of their group, is held out.
     """
 
     how: str
@@ -44,7 +45,7 @@ class HeldOut:
 
 
 def choose(table: ImageTable, how: Literal["split"] | float) -> Mask:
-    """Which images are held out.
+    """Which images are held out, of those that have a label, since no other can be scored.
 
     Parameters
     ----------
@@ -83,13 +84,12 @@ def choose(table: ImageTable, how: Literal["split"] | float) -> Mask:
         )
     if not (~held & labelled).any():
         raise TrainingError(f"cv.holdout: {how!r} holds out every labelled image: none is left to learn from")
-    return held
+    return held & labelled
 
 
-def relatives(table: ImageTable, held: Mask, groups: Ints | None) -> Mask:
-    """Images that are not held out, and of which a copy, or one of the same group, is."""
-    copies = set(np.array(table.sha256, dtype=object)[held].tolist())
-    related = np.array([digest in copies for digest in table.sha256], dtype=bool)
+def relatives(found: Found, held: Mask, groups: Ints | None) -> Mask:
+    """Images that are not held out, and of which a copy, exact or near, or one of the same group, is."""
+    related = np.isin(found.group, found.group[held])
     if groups is not None:
         related |= np.isin(groups, groups[held])
     return related & ~held

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stackcls import backbones, costs, exposure, grouping, holdouts
+from stackcls import backbones, bases, costs, exposure, grouping, holdouts
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
@@ -116,7 +116,7 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     if settings.cv.groups == "duplicates":
         groups = grouping.merged(groups, found)
     saw = exposure.find(store, names, groups, notes)
-    held, left_out = _hold_out(store, names, settings, groups, notes)
+    held, left_out = _hold_out(store, names, settings, found, groups, notes)
     keep = _learned_from(table, held | left_out | saw.rows, groups, settings, notes)
     if not keep.any():
         raise TrainingError(f"{store.path}: no labelled image is left to learn from ({'; '.join(notes)})")
@@ -164,7 +164,7 @@ def _groups(table: ImageTable, notes: list[str]) -> Ints | None:
 
 
 def _hold_out(
-    store: Store, names: Sequence[str], settings: Settings, groups: Ints | None, notes: list[str]
+    store: Store, names: Sequence[str], settings: Settings, found: Found, groups: Ints | None, notes: list[str]
 ) -> tuple[Mask, Mask]:
     """Which images are held out, and which are not learned from since a copy, or one of their group, is held out."""
     table, how = store.table, settings.cv.holdout
@@ -172,12 +172,24 @@ def _hold_out(
     if how is None:
         return held, related
     held = holdouts.choose(table, how)
-    related = holdouts.relatives(table, held, groups)
+    related = holdouts.relatives(found, held, groups)
+    if found.near is None:
+        notes.append("near copies of what is held out may have been learned from, since none were looked for")
     if count := int((related & (table.labels >= 0)).sum()):
-        notes.append(f"{count} images were left out, since a copy of each, or one of its group, is held out")
+        notes.append(
+            f"{count} images were left out, since a copy of each, exact or near, or one of its group, is held out"
+        )
     for name in names:
         basis = store.matrices[name].basis
-        sample = np.isin([digest[:16] for digest in table.sha256], list(basis.sample) if basis else [])
+        if basis is None:
+            continue
+        if not basis.sample:
+            raise StoreError(
+                f"{store.path}: {name!r} was made with what was fitted on some of the images, and of which is not "
+                f"recorded, so that it may have seen what cv.holdout: {how!r} holds out: run `stackcls features "
+                "--refit` with that setting"
+            )
+        sample = np.isin([digest[: bases.SHORT] for digest in table.sha256], list(basis.sample))
         if seen := int((sample & held).sum()):
             raise StoreError(
                 f"{store.path}: {name!r} was made with what was fitted on {seen} of the images that cv.holdout: "

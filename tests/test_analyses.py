@@ -112,7 +112,8 @@ def test_wrong_labels_are_named(tmp_path, fake_engine, stackcls):
     features.run(settings)
     report = fit.run(settings).report
     rows = read_csv(settings.files.suspects)
-    assert list(rows[0]) == ["rank", "path", "label", "probability", "suggested", "suggested_probability"]
+    assert list(rows[0]) == ["rank", "path", "label", "probability", "suggested", "suggested_probability", "flagged"]
+    assert [row["flagged"] for row in rows] == ["yes"] * 2 + ["no"] * 18
     found = {(row["path"], row["label"], row["suggested"]) for row in rows[:2]}
     assert found == {('blue/=1,"x".png', "blue", "red"), ("green/zz.png", "green", "blue")}
     assert [row["rank"] for row in rows] == [str(place) for place in range(1, 21)]
@@ -120,7 +121,7 @@ def test_wrong_labels_are_named(tmp_path, fake_engine, stackcls):
         float(rows[0]["probability"]) <= float(rows[1]["probability"]) < 0.5 < float(rows[1]["suggested_probability"])
     )
     assert (report.suspects.flagged, report.suspects.listed) == (2, 20)
-    said = "2 labels look wrong: see the first rows of label_suspects.csv, the most suspicious first."
+    said = "2 labels look wrong: flagged in label_suspects.csv, the most suspicious first."
     assert said in settings.files.report_text.read_text("utf-8")
     _, out, _ = stackcls("report", settings.files.report)
     assert said in out

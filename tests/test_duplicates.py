@@ -111,3 +111,25 @@ def test_rows_can_be_taken():
     found = find(matrix).take(np.array([7, 8, 40]))
     assert pairs(found) == {(0, 2)}
     assert found.similarity[1] == 0
+
+
+def test_rows_that_are_taken_know_nothing_of_the_others():
+    rng = np.random.default_rng(3)
+    matrix, hashes = cloud(300, 8), [f"{row:064x}" for row in range(300)]
+    matrix[40] = matrix[7] + 1e-3 * rng.normal(size=60)
+    hashes[41], matrix[41] = hashes[40], matrix[40]
+    whole = find(matrix, hashes)
+    assert {(7, 40), (7, 41), (40, 41)} <= pairs(whole)
+    assert whole.threshold < whole.similarity[7] < 1 == whole.similarity[40]
+    # Without its exact copy the image is a near one, and is as similar as that one is.
+    near = whole.take(np.array([7, 40]))
+    assert pairs(near) == {(0, 1)}
+    np.testing.assert_array_equal(near.similarity, whole.similarity[7])
+    # A group that is one by way of an image that is not taken falls apart.
+    links = (np.array([0, 1]), np.array([1, 2]), np.array([0.9, 0.8]))
+    chain = duplicates.Found(np.arange(3), np.zeros(3, np.int64), np.array([0.9, 0.9, 0.8]), 0.7, links)
+    assert pairs(chain.take(np.array([1, 2]))) == {(0, 1)}
+    np.testing.assert_array_equal(chain.take(np.array([1, 2])).similarity, 0.8)
+    apart = chain.take(np.array([0, 2]))
+    assert pairs(apart) == set()
+    np.testing.assert_array_equal(apart.similarity, 0)

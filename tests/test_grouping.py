@@ -93,7 +93,9 @@ def test_groups_stay_in_one_fold_and_the_other_score_is_stated(copied, recipe):
     assert found.ungrouped == {name: score.mean for name, score in plain.scores.items()}
     assert report.scores["stack"].mean != plain.scores["stack"].mean
     assert report.settings["splits"] == "stratified, grouped"
-    assert f"would score {100 * found.ungrouped['stack']:.2f} instead of" in text.summary(report)
+    plain_score, score = 100 * found.ungrouped["stack"], 100 * report.scores["stack"].mean
+    said = f"plain folds, in which {found.straddling} would straddle, score {plain_score:.2f}; folds that keep"
+    assert f"{said} each group together score {score:.2f} (other folds alone move this too)." in text.summary(report)
 
 
 def test_duplicates_join_groups_that_are_given(copied, tmp_path):
@@ -145,21 +147,27 @@ def test_a_class_of_copies_is_too_rare_and_the_message_says_of_what(copied):
 
 def test_a_copy_of_what_is_held_out_is_not_learned_from(copied):
     plain = copied.model_copy(update={"cv": copied.cv.model_copy(update={"holdout": 0.3})})
-    fit.run(plain)
-    held = {row["path"] for row in read_csv(copied.files.holdout)}
-    learned = {row["path"] for row in read_csv(copied.files.predictions)}
+    plain = plain.model_copy(update={"report": copied.report.model_copy(update={"depth": "quick"})})
     pairs = [(f"ant/0{number}.png", f"bee/copy{number}.png") for number in range(3)]
-    astride = [pair for pair in pairs if len(held & set(pair)) == 1 and len(learned & set(pair)) == 1]
-    assert astride, "the hash of the path parts some of them"
-    fit.run(grouped(plain))
-    learned = {row["path"] for row in read_csv(copied.files.predictions)}
-    assert not [pair for pair in astride if learned & set(pair)]
+    for settings in (plain, grouped(plain)):
+        report = fit.run(settings).report
+        held = {row["path"] for row in read_csv(copied.files.holdout)}
+        learned = {row["path"] for row in read_csv(copied.files.predictions)}
+        astride = [pair for pair in pairs if len(held & set(pair)) == 1]
+        assert astride, "the hash of the path parts some of them"
+        assert not [pair for pair in astride if learned & set(pair)]
+        # All that is neither held out nor learned from is counted.
+        assert report.holdout.left_out == 66 - len(held) - len(learned) >= len(astride)
+        assert any("since a copy of each, exact or near, or one of its group" in note for note in report.notes)
 
 
 def test_depth_decides_how_far_to_look(copied, monkeypatch):
     quick = copied.model_copy(update={"report": copied.report.model_copy(update={"depth": "quick"})})
     report = fit.run(quick).report
     assert (report.duplicates.exact_pairs, report.duplicates.near_pairs, report.duplicates.threshold) == (3, 0, 1)
+    assert not report.duplicates.near_looked_for
+    assert "Duplicates: 3 pairs (exact copies only: near ones were not looked for);" in text.summary(report)
+    assert "1 group: 3 exact pairs, near ones were not looked for." in quick.files.page.read_text("utf-8")
     monkeypatch.setattr(grouping, "QUICK", 50)
     report = fit.run(copied).report
     assert report.duplicates.near_pairs == 0
@@ -168,9 +176,24 @@ def test_depth_decides_how_far_to_look(copied, monkeypatch):
     assert fit.run(grouped(copied)).report.duplicates.near_pairs == 4
 
 
+def test_of_few_images_nobody_says_that_none_are_alike(tmp_path, fake_engine):
+    settings = make_settings(write_hard_photos(tmp_path / "photos", per_class=5), tmp_path / "artifacts")
+    features.run(settings)
+    report = fit.run(settings).report
+    assert (report.n_images, report.duplicates.near_looked_for) == (20, False)
+    note = "near-duplicates were not looked for among 20 images, only exact ones: it takes more than 20 different"
+    assert note in text.summary(report)
+    page = settings.files.page.read_text("utf-8")
+    assert "No two images are exact copies; near ones were not looked for." in page
+    assert "or nearly" not in page
+    fit.run(settings.model_copy(update={"cv": settings.cv.model_copy(update={"holdout": 0.25, "rare": "drop"})}))
+    said = "near copies of what is held out may have been learned from, since none were looked for"
+    assert said in Report.load(settings.files.report).notes
+
+
 def test_without_duplicates_the_file_has_a_head_and_the_summary_nothing(hard):
     report = fit.run(hard).report
-    assert report.duplicates.groups == 0
+    assert (report.duplicates.groups, report.duplicates.near_looked_for) == (0, True)
     assert hard.files.duplicates.read_text() == "group,path,label,kind,similarity\n"
     assert "Duplicates" not in text.summary(report)
 

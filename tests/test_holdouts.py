@@ -195,6 +195,54 @@ def test_a_basis_that_saw_the_hold_out_is_refused(photos, tmp_path, fake_engine)
         fit.run(held_out(settings, holdout=0.9))
 
 
+def test_a_basis_of_which_nobody_knows_what_it_saw_is_refused(photos, tmp_path, fake_engine, monkeypatch):
+    settings = make_settings(photos, tmp_path / "a", features={"precision": "int8"}, cv={"folds": 2, "holdout": 0.3})
+    with monkeypatch.context() as patched:
+        patched.setattr("stackcls.bases.Basis.fitted_on", lambda self, _: self)  # as stores were made before
+        features.run(settings)
+    with pytest.raises(
+        StoreError, match=r"'one' .* not recorded, .* cv.holdout: 0.3 holds out: run `stackcls features --refit`"
+    ):
+        fit.run(settings)
+    features.run(settings, refit=True)
+    assert fit.run(settings).report.holdout.n_images > 0
+
+
+def test_a_refit_keeps_a_small_sample_off_the_hold_out_and_its_copies(photos, tmp_path, fake_engine):
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    first = next(name for name in names if splits.place(name) < 0.3)
+    copy = next(f"{number}.png" for number in range(99) if splits.place(f"red/{number}.png") >= 0.5)
+    shutil.copy(photos / first, photos / "red" / copy)
+    settings = make_settings(photos, tmp_path / "a", features={"precision": "int8"}, cv={"folds": 2})
+    features.run(settings)
+    settings = held_out(settings, holdout=0.3)
+    with pytest.raises(StoreError, match=r"run `stackcls features --refit` with that setting"):
+        fit.run(settings)
+    features.run(settings, refit=True)
+    drawn = set(fake_engine.calibrated[-1])
+    with Store(settings.files.features) as store:
+        held = {d for d, path in zip(store.table.sha256, store.table.paths, strict=True) if splits.place(path) < 0.3}
+        assert drawn == set(store.table.sha256) - held
+        training = trainingdata.load(store, ["one", "two"], settings, Silent())
+    assert {training.table.sha256[row] for row in training.rows} <= drawn
+
+
+def test_held_out_images_without_a_label_leave_nothing_out(hard, tmp_path):
+    shutil.copy(hard.images / "ant" / "00.png", hard.images / "ant" / "99.png")
+    settings = with_manifest(
+        hard,
+        tmp_path,
+        lambda path: (
+            "" if path.stem == "99" else path.parent.name,
+            "",
+            "test" if path.stem == "99" or path.stem[-1] == "3" else "",
+        ),
+    )
+    report = fit.run(settings).report
+    assert report.holdout.left_out == 0
+    assert "ant/00.png" in {row["path"] for row in read_csv(settings.files.predictions)} or report.n_images == 60 - 8
+
+
 @pytest.mark.parametrize("value", ["0", "1", "1.5", "-0.1", "nan", "test", "true", "[0.1]"])
 def test_other_hold_outs_are_refused(stackcls, value, tmp_path):
     status, _, err = stackcls("fit", "--artifacts", tmp_path, "--set", f"cv.holdout={value}")

@@ -63,6 +63,28 @@ def test_a_row_that_is_like_no_class_is_not_flagged():
     assert suspects.rank(shares, np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])).flagged == 0
 
 
+def test_all_that_is_flagged_is_listed_though_others_are_less_probable():
+    shares = np.array([[0.95, 0.03, 0.02]] * 60 + [[0.3, 0.4, 0.3]] * 60 + [[0.05, 0.05, 0.9]] * 60)
+    shares = np.concatenate([shares, [[0.5, 0.45, 0.05]] * 5])
+    given = np.repeat([0, 1, 2, 0], [60, 60, 60, 5])
+    ranked = suspects.rank(shares, given)
+    # The last five are surely of the second class; the sixty of that class are less probable, and like no other.
+    assert ranked.flagged == 5
+    assert ranked.rows[ranked.wrong].tolist() == [180, 181, 182, 183, 184]
+    assert set(given[ranked.rows[~ranked.wrong]]) == {1}
+    assert len(ranked.rows) == suspects.LISTED + 5
+    assert (np.diff(ranked.given_probability) >= 0).all()
+
+
+def test_the_least_probable_of_a_class_are_flagged():
+    shares = np.array([[0.9, 0.1]] * 5 + [[0.25, 0.75], [0.2, 0.8]] + [[0.1, 0.9]] * 3)
+    given = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1])
+    # Only the last of the first class is surely of the second, for one of its rows there lacks a little.
+    shares[7:] = [[0.24, 0.76], [0.2, 0.8], [0.16, 0.84]]
+    ranked = suspects.rank(shares, given)
+    assert ranked.rows[ranked.wrong].tolist() == [6]
+
+
 def test_one_in_ten_is_listed_at_least():
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(3), 295)

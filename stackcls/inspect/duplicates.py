@@ -13,6 +13,7 @@ from stackcls.inspect.neighbours import Chunks, Features
 
 MOST = 100_000  # images of different content, up to which all are compared with all
 NEIGHBOURS = 10
+FEWEST = 2 * NEIGHBOURS  # images of different content; among so few the tenth neighbour tells nothing
 CHANCE = 1e-3  # pairs per image that may count as near-duplicates though they are not
 DENSEST = 0.5  # of the usual distance to the tenth neighbour: nearer ones are copies themselves
 DIMENSIONS = 512
@@ -35,16 +36,19 @@ class Found:
         To the most similar duplicate, 1 for the same bytes; 0 for an image without any.
     threshold : float
         Similarity from which two images count as near-duplicates; 1 where only exact ones were looked for.
+    near : tuple of three ndarrays, or None
+        Contents, other contents that are nearly the same, and similarities; None where only exact ones were looked for.
     """
 
     content: Ints
     group: Ints
     similarity: NDArray[np.float64]
     threshold: float
+    near: Links | None = None
 
     def take(self, rows: Ints) -> "Found":
-        """The same of some rows."""
-        return Found(self.content[rows], self.group[rows], self.similarity[rows], self.threshold)
+        """What is found among some rows alone: none of it is by way of others."""
+        return _linked(self.content[rows], self.threshold, self.near)
 
 
 def find(sha256: Sequence[str], chunks: Chunks | None) -> Found:
@@ -66,15 +70,25 @@ def find(sha256: Sequence[str], chunks: Chunks | None) -> Found:
     """
     _, first, content = np.unique(np.array(sha256, dtype=np.str_), return_index=True, return_inverse=True)
     content = content.astype(np.int64)
-    similarity = np.where(np.bincount(content)[content] > 1, 1.0, 0.0)
-    if chunks is None or len(first) <= 2 * NEIGHBOURS:
-        return Found(content, content, similarity, 1.0)
-    (one, other, similarities), threshold = _near(_points(chunks, len(sha256))[first])
-    nearest = np.zeros(len(first))
+    if chunks is None or len(first) <= FEWEST:
+        return _linked(content, 1.0, None)
+    near, threshold = _near(_points(chunks, len(sha256))[first])
+    return _linked(content, threshold, near)
+
+
+def _linked(content: Ints, threshold: float, near: Links | None) -> Found:
+    """Groups and similarities of these contents, from those links of which both ends are among them."""
+    counts = np.bincount(content)
+    similarity = np.where(counts[content] > 1, 1.0, 0.0)
+    if near is None:
+        return Found(content, content, similarity, threshold)
+    ends = np.isin(near[0], content) & np.isin(near[1], content)
+    one, other, similarities = near[0][ends], near[1][ends], near[2][ends]
+    nearest = np.zeros(len(counts))
     np.maximum.at(nearest, one, similarities)
     np.maximum.at(nearest, other, similarities)
-    group = joined(one, other, len(first))[content]
-    return Found(content, group, np.maximum(similarity, nearest[content]), threshold)
+    group = joined(one, other, len(counts))[content]
+    return Found(content, group, np.maximum(similarity, nearest[content]), threshold, (one, other, similarities))
 
 
 def joined(one: Ints, other: Ints, count: int) -> Ints:

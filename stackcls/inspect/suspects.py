@@ -24,20 +24,25 @@ class Ranked:
 
     Attributes
     ----------
-    flagged : int
-        So many labels are probably wrong.
     rows : ndarray of int64, shape (n,)
-        All flagged ones, and at least 20 or one in ten.
+        All flagged ones, and those of the least probable labels, at least 20 or one in ten.
+    wrong : ndarray of bool, shape (n,)
+        Which of these rows are flagged: their labels are probably wrong.
     suggested : ndarray of int64, shape (n,)
         Of each of these rows, the most probable other class.
     given_probability, suggested_probability : ndarray of float64, shape (n,)
     """
 
-    flagged: int
     rows: Ints
+    wrong: NDArray[np.bool_]
     suggested: Ints
     given_probability: Floats
     suggested_probability: Floats
+
+    @property
+    def flagged(self) -> int:
+        """So many labels are probably wrong."""
+        return int(self.wrong.sum())
 
 
 def mean(probabilities: Sequence[NDArray[np.floating[Any]]]) -> Floats:
@@ -89,12 +94,13 @@ def with_neighbours(shares: Floats, given: Ints, unit: NDArray[np.float32], grou
 
 
 def rank(shares: Floats, given: Ints) -> Ranked:
-    """Rank rows by the probability of their given label, and count those that confident learning finds mislabelled.
+    """Rank rows by the probability of their given label, and flag those that confident learning finds mislabelled.
 
     A row is in class `j` with confidence where its probability of `j` is at least the mean one of the rows that are
     given as `j`; of several such classes the most probable counts. Rows that are so in another class than the given one
-    are the off-diagonal of the paper's confident joint. Their number is not scaled to the class sizes, as in the
-    paper's estimate of the noise, which counts too many.
+    are the off-diagonal of the paper's confident joint. So many of each class as these are, those of the least
+    probable given label, are flagged (the paper's pruning by class). Numbers are not scaled to the class sizes, as in
+    the paper's estimate of the noise, which counts too many.
 
     Parameters
     ----------
@@ -106,16 +112,24 @@ def rank(shares: Floats, given: Ints) -> Ranked:
     n, n_classes = shares.shape
     own = shares[np.arange(n), given]
     thresholds = np.bincount(given, own, n_classes) / np.bincount(given, minlength=n_classes)
-    flagged = 0
+    elsewhere = np.zeros(n_classes, dtype=np.int64)
     for part in _parts(n):
         confident = np.where(shares[part] >= thresholds, shares[part], -1)
-        flagged += int(((confident.max(axis=1) >= 0) & (confident.argmax(axis=1) != given[part])).sum())
-    listed = min(n, max(flagged, LISTED, int(np.ceil(LISTED_SHARE * n))))
-    rows = np.argsort(own, kind="stable")[:listed]
+        is_other = (confident.max(axis=1) >= 0) & (confident.argmax(axis=1) != given[part])
+        elsewhere += np.bincount(given[part][is_other], minlength=n_classes)
+    by_class = np.lexsort((own, given))
+    sizes = np.bincount(given, minlength=n_classes)
+    place = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # within its class
+    wrong = np.zeros(n, dtype=bool)
+    wrong[by_class] = place < elsewhere[given[by_class]]
+    order = np.argsort(own, kind="stable")
+    # Where a class is hard, its right labels may be less probable than a flagged one of another class.
+    rows = order[wrong[order] | (np.arange(n) < max(LISTED, int(np.ceil(LISTED_SHARE * n))))]
+    listed = len(rows)
     others = shares[rows].copy()
     others[np.arange(listed), given[rows]] = -1
     suggested = others.argmax(axis=1)
-    return Ranked(flagged, rows, suggested, own[rows], others.max(axis=1))
+    return Ranked(rows, wrong[rows], suggested, own[rows], others.max(axis=1))
 
 
 def _parts(n: int) -> Iterator[slice]:

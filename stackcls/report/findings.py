@@ -85,6 +85,8 @@ class Duplicates:
         Whether each group was kept in one fold.
     ungrouped : mapping of str to float
         Mean accuracies with folds that do not know the groups, by backbone and `stack`; empty unless `grouped`.
+    near_looked_for : bool
+        Whether not only exact copies were.
     """
 
     threshold: float
@@ -96,6 +98,7 @@ class Duplicates:
     straddling: int
     grouped: bool
     ungrouped: Mapping[str, float]
+    near_looked_for: bool = True
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,18 @@ NO_SUSPECTS = "None stands out; `label_suspects.csv` lists those least like thei
 def duplicates_sentence(report: Report, found: Duplicates) -> str:
     """How many pairs there are, where they lie, and what that does to the scores, or would have done."""
     pairs = found.exact_pairs + found.near_pairs
-    said = (
-        f"Duplicates: {pairs} {'pair' if pairs == 1 else 'pairs'} ({found.exact_pairs} exact, {found.near_pairs} near)"
-    )
+    counts = f"{found.exact_pairs} exact, {found.near_pairs} near"
+    if not found.near_looked_for:
+        counts = "exact copies only: near ones were not looked for"
+    said = f"Duplicates: {pairs} {'pair' if pairs == 1 else 'pairs'} ({counts})"
     if found.conflicting:
         said += f", {found.conflicting} with two different labels"
     said += "; duplicates.csv lists them. "
     if found.grouped:
         return said + (
-            f"Each group was kept in one fold: without that, {found.straddling} would lie in two folds, and the stack "
-            f"would score {percent(found.ungrouped[STACK])} instead of {percent(report.scores[STACK].mean)}."
+            f"Stack: plain folds, in which {found.straddling} would straddle, score {percent(found.ungrouped[STACK])}; "
+            f"folds that keep each group together score {percent(report.scores[STACK].mean)} (other folds alone move "
+            "this too)."
         )
     if not found.straddling:
         return said + "None lies in two folds."
@@ -130,4 +132,4 @@ def suspects(report: Report) -> list[str]:
 def suspects_sentence(found: Suspects) -> str:
     """How many labels look wrong."""
     which = "1 label looks wrong" if found.flagged == 1 else f"{found.flagged} labels look wrong"
-    return f"{which}: see the first rows of label_suspects.csv, the most suspicious first."
+    return f"{which}: flagged in label_suspects.csv, the most suspicious first."

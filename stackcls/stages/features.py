@@ -132,7 +132,13 @@ def _run(
             calibration.announce(located, listener)
         else:
             located = calibration.fit_bases(
-                located, listing, settings.features.engine, settings.cv.seed, folder, listener
+                located,
+                listing,
+                settings.features.engine,
+                settings.cv.seed,
+                folder,
+                listener,
+                settings.cv.holdout,
             )
         finished = computation.finished(located, old, folder)
         computation.reject_unreadable(listing, located, finished)
