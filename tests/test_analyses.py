@@ -71,7 +71,7 @@ def test_the_report_shows_what_each_backbone_adds(hard):
         assert item.adds == pytest.approx(report.scores["stack"].mean - item.without)
         assert f"| {name} " in rows
         assert f"{100 * item.without:.2f}" in rows
-        assert f"{100 * item.adds:+.2f}" in rows
+        assert f"{100 * item.adds:+z.2f}" in rows
     assert not any("left out" in note for note in report.notes)
 
 

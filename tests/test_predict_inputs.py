@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stackcls import modelfile
+from stackcls.printable import counted
 from stackcls.store import Store
 from tests.test_predict import model, new, predict
 
@@ -32,7 +33,7 @@ def test_a_folder_that_cannot_be_listed_has_a_row(predict, new, monkeypatch, loc
     assert bad in rows
     assert rows == sorted(rows)
     assert len(rows) == (7 if locked == "green" else 1)
-    assert f"warning: 1 of {len(rows)} images could not be read" in err
+    assert f"warning: 1 of {counted(len(rows), 'image')} could not be read" in err
 
 
 def test_a_feature_file_is_read_piece_by_piece(predict, settings, model, monkeypatch):
