@@ -127,6 +127,8 @@ def test_given_groups_and_duplicates_merge_by_way_of_each_other():
     assert len(set(merged[:3])) == 1
     assert merged[3] == merged[4]
     assert len(set(merged.tolist())) == 3
+    some = inspected.Found(np.array([50, 90]), np.array([50, 90]), np.zeros(2), 0.5)
+    assert len(set(grouping.merged(np.array([1, 2]), some))) == 2
 
 
 def test_a_class_of_copies_is_too_rare_and_the_message_says_of_what(copied):
@@ -159,6 +161,18 @@ def test_a_copy_of_what_is_held_out_is_not_learned_from(copied):
         # All that is neither held out nor learned from is counted.
         assert report.holdout.left_out == 66 - len(held) - len(learned) >= len(astride)
         assert any("since a copy of each, exact or near, or one of its group" in note for note in report.notes)
+
+
+def test_copies_do_not_vouch_for_each_other(copied, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "stackcls.inspect.suspects.with_neighbours", lambda shares, given, unit, groups: asked.append(groups) or shares
+    )
+    fit.run(copied.model_copy(update={"report": copied.report.model_copy(update={"depth": "full"})}))
+    group = {row["path"]: number for row, number in zip(read_csv(copied.files.predictions), asked[0], strict=True)}
+    assert group["ant/00.png"] == group["bee/copy0.png"] != group["ant/01.png"]
+    assert group["dog/07.png"] == group["dog/x.png"] == group["dog/y.png"]
+    assert len(set(group.values())) == 66 - 6
 
 
 def test_depth_decides_how_far_to_look(copied, monkeypatch):

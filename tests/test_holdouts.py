@@ -240,7 +240,7 @@ def test_held_out_images_without_a_label_leave_nothing_out(hard, tmp_path):
     )
     report = fit.run(settings).report
     assert report.holdout.left_out == 0
-    assert "ant/00.png" in {row["path"] for row in read_csv(settings.files.predictions)} or report.n_images == 60 - 8
+    assert any(row["path"].endswith("ant/00.png") for row in read_csv(settings.files.predictions))
 
 
 @pytest.mark.parametrize("value", ["0", "1", "1.5", "-0.1", "nan", "test", "true", "[0.1]"])
