@@ -55,24 +55,29 @@ class Album:
         made = thumbnails.thumbnails([root / path for path in paths], limits, SIDE)
         for path, picture in zip(paths, made, strict=True):
             if picture is not None:
-                address = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
-                spent += uses[path] * len(address)
+                content = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+                spent += uses[path] * len(content)
                 if spent > BYTES:
                     break
-                pictures[path] = address
-        return Album(_address(root, folder), pictures)
+                pictures[path] = content
+        return Album(address(root, folder), pictures)
 
     def illustrate(self, item: Item) -> Item:
         """Put picture and link to an item's image."""
         path = item.photo.path
-        href = None if self.prefix is None else self.prefix + quote(path)
+        href = None if self.prefix is None else link(self.prefix, path)
         return replace(item, photo=Photo(path, href, self.pictures.get(path)))
 
 
-def _address(root: Path, folder: Path) -> str:
+def link(prefix: str, path: str) -> str:
+    """Address of an image in the folder whose address is given, whatever bytes its name has."""
+    return prefix + quote(os.fsencode(path))
+
+
+def address(root: Path, folder: Path) -> str:
     """A folder as seen from a page in another one; it begins as no scheme of an address does."""
     try:
         relative = Path(os.path.relpath(root.absolute(), folder.absolute())).as_posix()
     except ValueError:  # on Windows, another drive
         return f"{root.absolute().as_uri()}/"
-    return f"{quote(relative)}/" if relative.startswith(".") else f"./{quote(relative)}/"
+    return link("" if relative.startswith(".") else "./", f"{relative}/")

@@ -1,19 +1,17 @@
 """What `fit` predicted of images held out, read back beside the feature file that it was fitted on."""
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stackcls import runtables
 from stackcls.artifacts import Artifacts
-from stackcls.errors import ModelError, ModelMissing
+from stackcls.errors import ModelError, ModelMissing, SourceError
 from stackcls.model import StackModel
 from stackcls.storeformat import ImageTable
 
-COLUMNS = ("path", "label", "predicted", "probability")
 REMEDY = "run `stackcls fit` again"
 
 
@@ -50,10 +48,9 @@ def predictions(path: Path, table: ImageTable) -> CrossValidated:
     if not path.is_file():
         raise ModelMissing(f"{path}: no such file; `stackcls fit` writes it")
     try:
-        lines = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""), strict=True)
-        cells = [[line[name] for name in COLUMNS] for line in lines]
-        probability = np.array([float(row[3]) for row in cells])
-    except (ValueError, KeyError, TypeError, csv.Error):
+        cells = [row[:5] for row in runtables.rows(runtables.text(path), path.name, runtables.COLUMNS, None)]
+        probability = np.array([float(row[4]) for row in cells])
+    except ValueError:
         raise ModelError(f"{path}: is no table of predictions that `stackcls fit` wrote; {REMEDY}") from None
     place = {name: row for row, name in enumerate(table.paths)}
     for name, label, *_ in cells:
@@ -62,7 +59,7 @@ def predictions(path: Path, table: ImageTable) -> CrossValidated:
             what = "is not" if row is None else f"is labelled {label!r} there and otherwise"
             raise ModelError(f"{path}: is of another feature file: {name} {what} in it; {REMEDY}")
     rows = np.array([place[row[0]] for row in cells], dtype=np.int64)
-    return CrossValidated(rows, tuple(row[1] for row in cells), tuple(row[2] for row in cells), probability)
+    return CrossValidated(rows, tuple(row[1] for row in cells), tuple(row[3] for row in cells), probability)
 
 
 def probabilities(files: Artifacts, found: CrossValidated, model: StackModel, table: ImageTable) -> NDArray[np.float32]:
@@ -79,8 +76,8 @@ def probabilities(files: Artifacts, found: CrossValidated, model: StackModel, ta
     if not path.is_file():
         raise ModelMissing(f"{path}: no such file; {REMEDY}")
     try:
-        values = np.lib.format.open_memmap(path, mode="r")  # which opens no archive and no pickle
-    except (OSError, ValueError, EOFError):
+        values = runtables.load(path)
+    except SourceError:
         raise ModelError(f"{path}: is damaged, or no array; {REMEDY}") from None
     if values.dtype != np.float32 or values.shape != (len(found.rows), len(model.classes_)):
         raise ModelError(

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,7 +20,9 @@ CHUNK = 1 << 24
 _Written = list[tuple[Path, Path]]
 _TOGETHER: ContextVar[_Written | None] = ContextVar("together", default=None)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_REFUSED = frozenset({errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR})
+_REFUSED = frozenset(
+    {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}
+)
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def together(first: Path, last: Path) -> Iterator[None]:
+def together(first: Path, last: Path, stale: Iterable[Path] = ()) -> Iterator[None]:
     """Let all files that `replacing` writes in this block appear at its end, or none of them.
 
     Nothing is renamed before everything is written and synced, so that no full disk leaves new files beside old ones.
@@ -72,11 +74,16 @@ def together(first: Path, last: Path) -> Iterator[None]:
     ----------
     first, last : Path
         The files that are renamed first and last.
+    stale : iterable of Path
+        Files that go, if they are there, once all new ones are written and before the first appears.
     """
     written: _Written = []
     token = _TOGETHER.set(written)
     try:
         yield
+        for path in stale:
+            with explained(path):
+                path.unlink(missing_ok=True)
         with explained(last):
             _rename(sorted(written, key=lambda pair: (pair[1] == last) - (pair[1] == first)))
     finally:

@@ -1,8 +1,9 @@
 """Tables that a run writes beside its report: read again, and checked to be of the same run."""
 
 import csv
+import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from stackcls.errors import SourceError
 from stackcls.report.content import Copy, Photo, Predicted, Suspect
 from stackcls.report.results import STACK, Report
 
-COLUMNS = ("path", "label", "fold", "predicted", "probability")
+COLUMNS = ("path", "label", "fold", "predicted", "probability")  # then one by each backbone
+HELD_OUT = ("path", "label", "predicted", "probability")  # as well
+SUSPECTS = ("rank", "path", "label", "probability", "suggested", "suggested_probability")
+DUPLICATES = ("group", "path", "label", "kind", "similarity")
 REMEDY = "run `stackcls fit` again, which writes them together"
-
-Row = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,23 +67,84 @@ class Predictions:
     right: Mapping[str, NDArray[np.bool_]]
 
 
-def read(files: Artifacts) -> Tables:
+def read(files: Artifacts, report: Report) -> Tables:
     """Read the tables that are there.
 
     Raises
     ------
     SourceError
-        If one is there and cannot be read.
+        If one is there and cannot be read, or is not of the report's run.
     """
-    probabilities = None
-    if files.probabilities.exists():
-        try:
-            probabilities = np.load(files.probabilities, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise SourceError(f"{files.probabilities}: cannot be read ({error}): {REMEDY}") from None
-    return Tables(
+    probabilities = load(files.probabilities) if files.probabilities.exists() else None
+    found = Tables(
         _text(files.predictions), probabilities, _text(files.suspects), _text(files.duplicates), _text(files.holdout)
     )
+    for what, digest in digests(found).items():
+        if report.tables.get(what) != digest:
+            raise SourceError(f"{getattr(files, what)}: is not the one that the report was written with: {REMEDY}")
+    return found
+
+
+def digests(tables: Tables) -> dict[str, str]:
+    """SHA-256 of the files of all tables, by name of the field, as the report keeps them."""
+    texts = {name: getattr(tables, name) for name in ("predictions", "suspects", "duplicates", "holdout")}
+    found = {
+        name: hashlib.sha256(table.encode("utf-8")).hexdigest() for name, table in texts.items() if table is not None
+    }
+    if tables.probabilities is not None:
+        found["probabilities"] = _digest(tables.probabilities)
+    return found
+
+
+def load(path: Path) -> NDArray[np.floating[Any]]:
+    """Open an array, not read yet; raises `SourceError` where it is none. No archive and no pickle is opened."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise SourceError(f"{path}: is damaged, or no array ({error}): {REMEDY}") from None
+
+
+def rows(table: str, name: str, columns: Sequence[str], learners: Sequence[str] | None = ()) -> Iterator[list[str]]:
+    """Rows of a table one by one, since it may have many.
+
+    Parameters
+    ----------
+    table : str
+        CSV.
+    name : str
+        Of its file, for errors.
+    columns : sequence of str
+        Those that it begins with.
+    learners : sequence of str, optional
+        Those that follow, whatever they are called; with None, any may.
+
+    Raises
+    ------
+    SourceError
+        If it is not such a table.
+    """
+    reader = csv.reader(io.StringIO(table, newline=""), strict=True)
+    try:
+        head = next(reader, [])
+        if head[: len(columns)] != list(columns) or (learners is not None and head[len(columns) :] != list(learners)):
+            wanted = ", ".join([*columns, *(learners or ())])
+            raise SourceError(f"{name}: its columns are not {wanted}: {REMEDY}")
+        for row in reader:
+            if len(row) != len(head):
+                raise SourceError(f"{name}:{reader.line_num}: has another number of values than columns: {REMEDY}")
+            yield row
+    except csv.Error as error:
+        raise SourceError(f"{name}:{reader.line_num}: not valid CSV ({error}): {REMEDY}") from None
+
+
+def begins(path: Path, columns: Sequence[str]) -> bool:
+    """Whether a file is a table with these columns first."""
+    line = ",".join(columns).encode()
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(line)) == line and file.read(1) in (b",", b"\n")
+    except OSError:
+        return False
 
 
 def predictions(tables: Tables, report: Report, name: str) -> Predictions | None:
@@ -98,54 +161,39 @@ def predictions(tables: Tables, report: Report, name: str) -> Predictions | None
     paths: list[str] = []
     numbers: list[tuple[int, int, int, float]] = []
     right: list[list[bool]] = []
-    for row in _rows(tables.predictions, name, (*COLUMNS, *report.singles)):
-        try:
-            numbers.append(
-                (places[row["label"]], places[row["predicted"]], int(row["fold"]), float(row["probability"]))
-            )
-        except (KeyError, ValueError) as error:
-            raise SourceError(f"{name}: is not of the report's run ({error} in it): {REMEDY}") from None
-        paths.append(row["path"])
-        right.append([row[learner] == row["label"] for learner in report.singles])
+    with _of_the_run(name):
+        for path, label, fold, predicted, probability, *singles in rows(
+            tables.predictions, name, COLUMNS, list(report.singles)
+        ):
+            numbers.append((places[label], places[predicted], int(fold), float(probability)))
+            paths.append(path)
+            right.append([said == label for said in singles])
     columns = np.array(numbers, dtype=np.float64).reshape(-1, 4).T
     given, predicted, fold = columns[:3].astype(np.int64)
     hits = np.array(right, dtype=np.bool_).reshape(-1, len(report.singles))
-    made = Predictions(paths, given, predicted, fold, columns[3], dict(zip(report.singles, hits.T, strict=True)))
-    _check(made, tables, report, name)
-    return made
+    return Predictions(paths, given, predicted, fold, columns[3], dict(zip(report.singles, hits.T, strict=True)))
 
 
 def suspects(tables: Tables, report: Report, name: str) -> list[Suspect]:
-    """Rows of `label_suspects.csv`; raises `SourceError` where they are not the report's."""
+    """Rows of `label_suspects.csv`; raises `SourceError` where they are not such."""
     if report.suspects is None or tables.suspects is None:
         return []
-    columns = ("path", "rank", "label", "probability", "suggested", "suggested_probability")
-    found = list(_rows(tables.suspects, name, columns))
-    _agree(name, "suspects", len(found), report.suspects.listed)
-    with _numbers(name):
+    with _of_the_run(name):
         return [
-            Suspect(
-                Photo(row["path"]),
-                int(row["rank"]),
-                row["label"],
-                float(row["probability"]),
-                row["suggested"],
-                float(row["suggested_probability"]),
-            )
-            for row in found
+            Suspect(Photo(path), int(rank), label, float(own), suggested, float(share))
+            for rank, path, label, own, suggested, share in rows(tables.suspects, name, SUSPECTS)
         ]
 
 
 def duplicates(tables: Tables, report: Report, name: str) -> list[list[Copy]]:
-    """Groups of `duplicates.csv`; raises `SourceError` where they are not the report's."""
+    """Groups of `duplicates.csv`; raises `SourceError` where they are not such."""
     if report.duplicates is None or tables.duplicates is None:
         return []
     groups: dict[str, list[Copy]] = {}
-    with _numbers(name):
-        for row in _rows(tables.duplicates, name, ("group", "path", "label", "kind", "similarity")):
-            similarity = float(row["similarity"]) if row["similarity"] else None
-            groups.setdefault(row["group"], []).append(Copy(Photo(row["path"]), row["label"], row["kind"], similarity))
-    _agree(name, "groups", len(groups), report.duplicates.groups)
+    with _of_the_run(name):
+        for group, path, label, kind, similarity in rows(tables.duplicates, name, DUPLICATES):
+            alike = float(similarity) if similarity else None
+            groups.setdefault(group, []).append(Copy(Photo(path), label, kind, alike))
     return list(groups.values())
 
 
@@ -154,68 +202,46 @@ def held_out(tables: Tables, report: Report, name: str) -> list[Predicted]:
     if report.holdout is None or tables.holdout is None:
         return []
     learners = [learner for learner in report.holdout.scores if learner != STACK]
-    found = list(_rows(tables.holdout, name, ("path", "label", "predicted", "probability", *learners)))
-    _agree(name, "images", len(found), report.holdout.n_images)
-    with _numbers(name):
-        wrong = [
-            Predicted(
-                Photo(row["path"]),
-                row["label"],
-                row["predicted"],
-                float(row["probability"]),
-                right=tuple(learner for learner in learners if row[learner] == row["label"]),
-            )
-            for row in found
-            if row["label"] != row["predicted"]
-        ]
-    _agree(name, "mistakes", len(wrong), report.holdout.wrong)
+    wrong = []
+    with _of_the_run(name):
+        for path, label, predicted, probability, *singles in rows(tables.holdout, name, HELD_OUT, learners):
+            if label != predicted:
+                right = tuple(learner for learner, said in zip(learners, singles, strict=True) if said == label)
+                wrong.append(Predicted(Photo(path), label, predicted, float(probability), right=right))
     return sorted(wrong, key=lambda item: -item.probability)
 
 
-def _rows(table: str, name: str, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows one by one, since a table may have many."""
-    reader = csv.DictReader(io.StringIO(table, newline=""))
-    try:
-        if absent := [column for column in columns if column not in (reader.fieldnames or ())]:
-            raise SourceError(f"{name}: has no column {absent[0]!r}: {REMEDY}")
-        for row in reader:
-            if None in row or None in row.values():
-                raise SourceError(f"{name}:{reader.line_num}: has another number of values than columns: {REMEDY}")
-            yield row
-    except csv.Error as error:
-        raise SourceError(f"{name}:{reader.line_num}: not valid CSV ({error}): {REMEDY}") from None
-
-
 @contextmanager
-def _numbers(name: str) -> Iterator[None]:
+def _of_the_run(name: str) -> Iterator[None]:
     try:
         yield
-    except SourceError:
-        raise
-    except ValueError as error:
-        raise SourceError(f"{name}: {error}: {REMEDY}") from None
+    except (KeyError, ValueError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"{name}: is not of the report's run ({error} in it): {REMEDY}") from None
 
 
-def _agree(name: str, what: str, found: int, said: int) -> None:
-    if found != said:
-        raise SourceError(f"{name}: has {found} {what}, the report {said}: {REMEDY}")
+def _digest(probabilities: NDArray[np.floating[Any]]) -> str:
+    """Of the `.npy` file that holds them as float32, which is not made for that."""
+    state = hashlib.sha256()
+    np.save(_Sink(state.update), probabilities.astype(np.float32, copy=False))
+    return state.hexdigest()
 
 
-def _check(found: Predictions, tables: Tables, report: Report, name: str) -> None:
-    correct = found.given == found.predicted
-    for learner, hits in {**found.right, STACK: correct}.items():
-        folds = [float(hits[found.fold == fold].mean()) for fold in np.unique(found.fold)]
-        if len(folds) != report.folds or not np.allclose(folds, report.scores[learner].folds, rtol=0, atol=1e-9):
-            raise SourceError(f"{name}: gives {learner} other accuracies than the report does: {REMEDY}")
-    if tables.probabilities is not None and tables.probabilities.shape != (len(found.paths), len(report.classes)):
-        raise SourceError(
-            f"{name}: has {len(found.paths)} images of {len(report.classes)} classes, the probabilities beside it "
-            f"the shape {tables.probabilities.shape}: {REMEDY}"
-        )
+@dataclass(frozen=True)
+class _Sink:
+    """A file that only takes."""
+
+    write: Callable[[bytes], object]
 
 
 def _text(path: Path) -> str | None:
+    return text(path) if path.exists() else None
+
+
+def text(path: Path) -> str:
+    """Text of a table; raises `SourceError` where it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8") if path.exists() else None
+        return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: cannot be read ({error}): {REMEDY}") from None

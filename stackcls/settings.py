@@ -71,6 +71,9 @@ def _once_each(values: tuple[str, ...]) -> tuple[str, ...]:
 _Poolings = Annotated[tuple[Pooling, ...], BeforeValidator(_listed), AfterValidator(_once_each)]
 _Views = Annotated[tuple[View, ...], BeforeValidator(_listed), AfterValidator(_once_each)]
 
+# Columns of the tables of predictions, in which each backbone has one of its own.
+TAKEN = frozenset({"path", "label", "fold", "predicted", "probability"})
+
 
 class BackboneEntry(Section):
     """One entry of `features.backbones`, as written; `backbones.resolve` fills what is left open."""
@@ -91,6 +94,11 @@ class BackboneEntry(Section):
     def _name_can_be_stored(self) -> "BackboneEntry":
         if "/" in self.name or "+" in self.name or self.name in {"stack", ".", ".."} or not self.name.isprintable():
             raise ValueError(f"{self.name!r} cannot be a backbone's name: no '/', no '+', printable, and not 'stack'")
+        if self.name in TAKEN:
+            raise ValueError(
+                f"{self.name!r} cannot be a backbone's name, since a column of `cv_predictions.csv` is called so; "
+                f"none of {', '.join(sorted(TAKEN))} can: give another name"
+            )
         if self.model and (self.architecture or self.weights or self.arguments.given()):
             raise ValueError(f"{self.name!r} has a `model`, so `architecture`, `arguments` and `weights` must go")
         if self.model and self.model.suffix != ".keras":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stackcls import page, scoring
+from stackcls import page, runtables, scoring
 from stackcls.report.findings import Contribution, Duplicates, ReliabilityBin, Suspects, Trade, Unknown
 from stackcls.report.results import STACK, Calibration, Gain, Holdout, McNemar, Report
 from stackcls.runtables import Tables
@@ -134,7 +134,7 @@ def make(folder: Path, n: int = 60, classes=("ant", "bee", "cow", "dog"), with_i
         ),
         holdout=table(["path", "label", "predicted", "probability", *BACKBONES], *held),
     )
-    return Made(report, tables, settings)
+    return Made(replace(report, tables=runtables.digests(tables)), tables, settings)
 
 
 def _bins():

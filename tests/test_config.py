@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from stackcls import config
+from stackcls import config, runtables
 from stackcls.errors import ConfigError
 from stackcls.settings import ARTICLE, Settings
 from stackcls.stages import init
@@ -217,6 +217,12 @@ def test_bad_settings_say_where_and_what_is_allowed(raw, message):
 @pytest.mark.parametrize("name", ["a/b", "stack", "a+b", ".", "..", "a\nb", "a\0b"])
 def test_names_that_cannot_be_stored_are_refused(name):
     with pytest.raises(ConfigError, match=r"features\.backbones\.0: .*cannot be a backbone's name: no '/'"):
+        config.build({"features": {"backbones": [{"name": name, "architecture": "MobileNet"}]}})
+
+
+@pytest.mark.parametrize("name", [*runtables.COLUMNS, *runtables.HELD_OUT])
+def test_names_of_columns_are_refused(name):
+    with pytest.raises(ConfigError, match=rf"features\.backbones\.0: .*'{name}' cannot be .*give another name"):
         config.build({"features": {"backbones": [{"name": name, "architecture": "MobileNet"}]}})
 
 

@@ -8,6 +8,7 @@ import tracemalloc
 import pytest
 
 from stackcls import files
+from stackcls.errors import WriteError
 
 
 def names(folder):
@@ -78,6 +79,28 @@ def test_content_is_synced_before_the_rename(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names)))
     files.write_text(tmp_path / "x", "text")
     assert calls[:2] == ["sync", "replace"]
+
+
+def test_stale_files_go_when_all_new_ones_are_written(tmp_path):
+    (tmp_path / "old").write_text("old")
+    with files.together(tmp_path / "a", tmp_path / "a", stale=[tmp_path / "old", tmp_path / "absent"]):
+        files.write_text(tmp_path / "a", "new")
+        assert names(tmp_path)[-1] == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_stale_files_that_cannot_go_keep_all_as_it_was(tmp_path):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "folder").mkdir()
+
+    def write():
+        with files.together(tmp_path / "a", tmp_path / "a", stale=[tmp_path / "folder"]):
+            files.write_text(tmp_path / "a", "new")
+
+    with pytest.raises(WriteError, match="folder: cannot be written"):
+        write()
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a", "folder"]
 
 
 @pytest.mark.parametrize("text", ["", "猫\n", "a\r\nb\n", "no end"])

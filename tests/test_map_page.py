@@ -1,6 +1,5 @@
 """The page of a map in a browser: it draws, shows images on hover, hides classes, and asks no network for anything."""
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,11 @@ from stackcls import thumbnails
 from stackcls.report import mappage
 from stackcls.report.maps import Map
 from stackcls.settings import Limits
+from tests.browsing import needs_chromium
 from tests.conftest import write_photo
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    *("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--no-first-run", "--disable-gpu"),
-]
 ODD = "<img src=x onerror=alert(1)>"
 FORMULA = "$$x^2$$"
 LABELS = ["ant", FORMULA, ODD, "猫"]
@@ -34,10 +28,7 @@ PLACE = """row => {
   return [canvas.x + plot.frame.x_scale.compute(x), canvas.y + plot.frame.y_scale.compute(y)];
 }"""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which `.ci/run` installs"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @dataclass
@@ -72,16 +63,8 @@ class Opened:
         return int((np.abs(np.asarray(image) - over_white).max(axis=2) < 12).sum())
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(chromium, tmp_path):
     """A map of four classes of ten images, in two of which the last image is a mistake."""
     count = 10
     places = np.array([(5 * c + n % 4, n // 4) for c in range(len(LABELS)) for n in range(count)], dtype=np.float32)
@@ -94,7 +77,7 @@ def opened(browser, tmp_path):
     small = thumbnails.thumbnails(files, Limits(10**6, 10), 24)
     mappage.save(drawn, [path.name for path in files], small, tmp_path / "map.html")
     assert mappage.is_page(tmp_path / "map.html")
-    page = browser.new_page(viewport={"width": 1100, "height": 700})
+    page = chromium.new_page(viewport={"width": 1100, "height": 700})
     found = Opened(page)
     found.open(tmp_path / "map.html")
     yield found

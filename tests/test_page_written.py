@@ -1,12 +1,18 @@
 """Who writes the page: `fit`, with all other files, and `stackcls report --html`, from what lies beside the report."""
 
+import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 
-from stackcls.errors import SourceError
+from stackcls import page, runtables, validation
+from stackcls.errors import ConfigError, SourceError
+from stackcls.files import digest_file
+from stackcls.report.results import Report
 from stackcls.stages import compare, fit
-from tests.pages import Parsed
+from stackcls.stages import map as map_stage
+from tests.pages import Parsed, make
 
 
 @pytest.fixture
@@ -52,13 +58,105 @@ def test_a_table_of_another_run_is_refused_and_nothing_written(fitted, stackcls)
     fitted.files.page.unlink()
     status, _, err = stackcls("report", "--html", fitted.files.report)
     assert status == 1
-    assert "cv_predictions.csv: gives one other accuracies than the report does: run `stackcls fit` again" in err
+    assert "cv_predictions.csv: is not the one that the report was written with: run `stackcls fit` again" in err
     assert not fitted.files.page.exists()
+
+
+@pytest.mark.parametrize("name", ["label_suspects.csv", "duplicates.csv", "holdout_predictions.csv"])
+def test_a_table_of_as_many_rows_of_another_run_is_refused(tmp_path, name):
+    made = make(tmp_path)
+    made.write()
+    path = made.settings.artifacts / name
+    path.write_bytes(path.read_bytes().replace(b'"ant"', b'"bee"'))
+    with pytest.raises(SourceError, match=f"{name}: is not the one that the report was written with"):
+        compare.write_page(made.settings.files.report, made.settings)
+
+
+def test_probabilities_of_another_run_are_refused(fitted):
+    values = np.load(fitted.files.probabilities)
+    np.save(fitted.files.probabilities, values[:, ::-1])
+    with pytest.raises(SourceError, match=r"cv_probabilities.npy: is not the one that the report was written with"):
+        compare.write_page(fitted.files.report, fitted)
+
+
+def test_the_report_has_the_digest_of_every_table(fitted):
+    files = fitted.files
+    expected = {
+        "predictions": files.predictions,
+        "probabilities": files.probabilities,
+        "suspects": files.suspects,
+        "duplicates": files.duplicates,
+    }
+    assert Report.load(files.report).tables == {name: digest_file(path) for name, path in expected.items()}
+
+
+@pytest.mark.parametrize("name", [*runtables.COLUMNS, "group"])
+def test_a_backbone_that_is_called_as_a_column_is_told_from_it(tmp_path, name):
+    made = make(tmp_path)
+
+    def called(text):
+        return text.replace('"three"', f'"{name}"')
+
+    report = dataclasses.replace(
+        made.report, scores={name if old == "three" else old: score for old, score in made.report.scores.items()}
+    )
+    tables = dataclasses.replace(made.tables, predictions=called(made.tables.predictions))
+    one = runtables.predictions(tables, report, "x")
+    other = runtables.predictions(made.tables, made.report, "x")
+    assert one.paths == other.paths
+    np.testing.assert_array_equal(one.given, other.given)
+    np.testing.assert_array_equal(one.right[name], other.right["three"])
+
+
+def test_a_page_that_cannot_be_made_does_not_lose_the_fit(hard, monkeypatch, stackcls):
+    fit.run(hard)
+    before = hard.files.report.read_bytes()
+    monkeypatch.setattr(page, "make", lambda *_: {}["gone"])
+    status, _, err = stackcls("fit", "--artifacts", hard.artifacts, "--set", "cv.seed=3")
+    assert status == 0
+    assert "report.html: not made (KeyError: 'gone'); all else is" in err
+    assert hard.files.report.read_bytes() != before
+    assert not hard.files.page.exists()  # of the earlier fit
+
+
+@pytest.mark.parametrize("name", ["report.html", "label_suspects.csv", "duplicates.csv", "holdout_predictions.csv"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_there_and_not_of_a_fit_is_refused_before_the_work(hard, monkeypatch, name, folder):
+    path = hard.artifacts / name
+    if folder:
+        path.mkdir()
+    else:
+        path.write_text("path,mine\n")
+    monkeypatch.delattr(validation, "cross_validate")
+    with pytest.raises(ConfigError, match=f"artifacts: .*{name} is there, and not written by .*; move it away"):
+        fit.run(hard)
+    assert path.is_dir() if folder else path.read_text() == "path,mine\n"
+    assert not hard.files.report.exists()
+
+
+def test_a_table_that_another_fit_wrote_goes_with_it(hard):
+    held = hard.model_copy(update={"cv": hard.cv.model_copy(update={"holdout": 0.3})})
+    fit.run(held)
+    assert held.files.holdout.exists()
+    fit.run(hard)
+    assert not hard.files.holdout.exists()
+
+
+def test_a_map_of_an_earlier_fit_stays_and_is_told_of(hard, stackcls):
+    stackcls("fit", "--artifacts", hard.artifacts)
+    map_stage.run(hard)
+    before = hard.files.map_table.read_bytes()
+    status, _, err = stackcls("fit", "--artifacts", hard.artifacts)
+    assert status == 0
+    assert "map.csv and the maps beside it are older than this: run `stackcls map` again" in err
+    assert hard.files.map_table.read_bytes() == before
+    hard.files.map_table.write_text("mine")
+    assert "stackcls map" not in stackcls("fit", "--artifacts", hard.artifacts)[2]
 
 
 def test_damaged_probabilities_are_an_error(fitted):
     fitted.files.probabilities.write_bytes(b"none")
-    with pytest.raises(SourceError, match=r"cv_probabilities.npy: cannot be read .*run `stackcls fit` again"):
+    with pytest.raises(SourceError, match=r"cv_probabilities.npy: is damaged, or no array .*run `stackcls fit` again"):
         compare.write_page(fitted.files.report, fitted)
 
 
@@ -80,9 +178,9 @@ def test_a_report_of_an_evaluation_has_no_tables(fitted, tmp_path):
     text = fitted.files.report.read_text().replace('"kind": "cross-validation"', '"kind": "evaluation"')
     other = fitted.artifacts / "evaluated.json"
     other.write_text(text)
-    page = compare.write_page(other, fitted)
-    assert page.name == "evaluated.html"
-    assert not Parsed(page.read_text("utf-8")).all("img")
+    written = compare.write_page(other, fitted)
+    assert written.name == "evaluated.html"
+    assert not Parsed(written.read_text("utf-8")).all("img")
 
 
 def test_images_that_are_gone_do_not_fail_the_fit(hard):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from stackcls import spaces
-from stackcls.errors import ConfigError, IdentityMismatch, StoreMissing
+from stackcls.errors import ConfigError, IdentityMismatch, SourceError, StoreMissing
 from stackcls.inspect import neighbours
 from stackcls.stages import features, similar
 from stackcls.store import Store
@@ -173,17 +173,22 @@ def test_the_command_writes_table_json_and_sheet(computed, stackcls, tmp_path):
     assert len(raw[0]["neighbours"]) == 10
 
 
-@pytest.mark.parametrize(("option", "name"), [("sheet", "all.png"), ("matrix", "all.npy")])
-def test_only_its_own_files_are_replaced(computed, tmp_path, option, name):
-    path, target = paths_of(computed)[0], tmp_path / name
+def test_only_its_own_files_are_replaced(computed, tmp_path):
+    path = paths_of(computed)[0]
     for _ in range(2):
-        similar.run([path], computed, k=1, **{option: target})
-    precious = [computed.files.features, Path(path)] if option == "sheet" else [computed.files.features]
-    if option == "matrix":
-        np.save(tmp_path / "mine.npy", np.zeros(3))
-        precious.append(tmp_path / "mine.npy")
-    for file in precious:
+        similar.run([path], computed, k=1, sheet=tmp_path / "all.png")
+    similar.run([path], computed, k=1, matrix=tmp_path / "all.npy")
+    matrix = tmp_path / "all.npy"  # which nothing tells from somebody's own
+    for option, file in (("sheet", computed.files.features), ("sheet", Path(path)), ("matrix", matrix)):
         before = file.read_bytes()
         with pytest.raises(ConfigError, match=f"--{option}: .*; give a(nother)? name"):
             similar.run([path], computed, k=1, **{option: file})
         assert file.read_bytes() == before
+
+
+def test_a_sheet_of_images_that_are_gone_is_refused_before_the_work(computed, tmp_path, monkeypatch):
+    path = shutil.copy(paths_of(computed)[0], tmp_path / "asked.png")
+    computed.images.rename(tmp_path / "away")
+    monkeypatch.delattr(similar, "Neighbours")
+    with pytest.raises(SourceError, match="photos"):
+        similar.run([str(path)], computed, sheet=tmp_path / "sheet.png")

@@ -185,6 +185,8 @@ class Report:
         By backbone; empty where it was not measured.
     suspects, duplicates, unknown, holdout
         None where that was not looked for.
+    tables : mapping of str to str
+        SHA-256 of each table beside it, by what it holds (`predictions`, `suspects`, ...).
     """
 
     recipe: str
@@ -208,6 +210,7 @@ class Report:
     duplicates: Duplicates | None = None
     unknown: Unknown | None = None
     holdout: Holdout | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     @property

@@ -65,7 +65,7 @@ def write_page(path: Path, settings: Settings) -> Path:
     if target.exists() and not html.is_page(target):
         raise ConfigError(f"--html: {target} is there, and not written by this command; move it away")
     report, files = Report.load(path), Artifacts(path.parent)
-    tables = runtables.read(files) if report.kind == "cross-validation" else Tables()
+    tables = runtables.read(files, report) if report.kind == "cross-validation" else Tables()
     write_text(target, page.make(report, tables, settings, files))
     return target
 

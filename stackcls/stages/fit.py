@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from stackcls import analyses, loading, locks, modelfile, page, reporting, seen, trainingdata, validation
+from stackcls import analyses, loading, locks, modelfile, page, reporting, runtables, seen, trainingdata, validation
 from stackcls.analyses import Findings
+from stackcls.artifacts import Artifacts
 from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError
 from stackcls.files import replacing, together, write_text
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
 from stackcls.modelbackbone import ModelBackbone
-from stackcls.report import pictures, text
+from stackcls.report import html, maps, pictures, text
 from stackcls.report.results import Report
+from stackcls.runtables import Tables
 from stackcls.safemodel import Origin
 from stackcls.settings import Settings
 from stackcls.store import MatrixInfo, Store
@@ -52,7 +54,7 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
     Raises
     ------
     ConfigError
-        If the baseline is not one of those.
+        If the baseline is not one of those, or a table or page would take the place of a file that is none.
     StoreError
         If there is no usable feature file, or it lacks a backbone that the settings name.
     ArtifactsInUse, WriteError
@@ -63,7 +65,24 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
     if baseline not in (None, *BASELINES):
         raise ConfigError(f"baseline: {baseline!r} is not one of {', '.join(BASELINES)}")
     with locks.held(settings.artifacts) as lock:
+        _check_outputs(settings.files)
         return _run(settings, baseline, listener or Silent(), lock)
+
+
+def _check_outputs(files: Artifacts) -> None:
+    """Refuse what is there and not of `fit`, before hours of work: tables are replaced, and removed, by their names."""
+    columns = {
+        files.suspects: runtables.SUSPECTS,
+        files.duplicates: runtables.DUPLICATES,
+        files.holdout: runtables.HELD_OUT,
+    }
+    for path in (files.page, *columns):
+        ours = html.is_page(path) if path == files.page else runtables.begins(path, columns[path])
+        if os.path.lexists(path) and not ours:
+            raise ConfigError(
+                f"artifacts: {path} is there, and not written by `stackcls fit`, which would replace it; "
+                "move it away, or give another folder"
+            )
 
 
 def _run(settings: Settings, baseline: str | None, listener: Listener, lock: locks.Lock) -> FitResult:
@@ -83,10 +102,24 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
     means = {name: score.mean for name, score in report.scores.items()}
     origin = Origin(report.n_images, means, *digests)
     tables = reporting.tables(training, validated, findings, settings.files)
-    written = {**findings.tables, settings.files.page: page.make(report, tables, settings, settings.files)}
-    findings = dataclasses.replace(findings, tables=written)
+    report = dataclasses.replace(report, tables=runtables.digests(tables))
+    findings = dataclasses.replace(findings, tables={**findings.tables, **_page(report, tables, settings, listener)})
     lock.verify()
-    return FitResult(report, _write(settings, training, validated, findings, report, origin, chosen, matrices))
+    written = _write(settings, training, validated, findings, report, origin, chosen, matrices)
+    if maps.is_csv(settings.files.map_table):
+        listener.warn(
+            f"{settings.files.map_table} and the maps beside it are older than this: run `stackcls map` again"
+        )
+    return FitResult(report, written)
+
+
+def _page(report: Report, tables: Tables, settings: Settings, listener: Listener) -> dict[Path, str]:
+    """The page, or nothing where it cannot be made."""
+    try:
+        return {settings.files.page: page.make(report, tables, settings, settings.files)}
+    except Exception as error:  # noqa: BLE001  (whatever it is, hours of work before it must not be lost)
+        listener.warn(f"{settings.files.page}: not made ({type(error).__name__}: {error}); all else is")
+        return {}
 
 
 def _write(
@@ -116,7 +149,8 @@ def _write(
         created_with=report.created_with,
         familiarity=findings.familiarity,
     )
-    with together(first=files.safe_model, last=files.model_card):
+    of_an_earlier_fit = {files.suspects, files.duplicates, files.holdout, files.page} - set(findings.tables)
+    with together(first=files.safe_model, last=files.model_card, stale=of_an_earlier_fit):
         # Both models come before the report: with an old card, a new model is refused and an old report is not.
         modelfile.save(fitted, files, report.recipe, origin)
         report.save(files.report)
@@ -127,8 +161,6 @@ def _write(
             np.save(file, validated.shares.astype(np.float32))
         for path, content in findings.tables.items():
             write_text(path, content)
-    for path in {files.suspects, files.duplicates, files.holdout} - set(findings.tables):
-        path.unlink(missing_ok=True)  # of an earlier fit
     return (
         files.safe_model,
         files.model,

@@ -1,14 +1,12 @@
 """`stackcls map`: `features.h5` in, a picture of all its images out, similar ones together."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
-from stackcls import crossvalidated, sources, spaces, thumbnails
+from stackcls import album, crossvalidated, sources, spaces, thumbnails
 from stackcls.artifacts import Artifacts
 from stackcls.errors import ConfigError, ModelError, ModelMissing, SourceError, StoreError
 from stackcls.files import together, write_text
@@ -117,7 +115,8 @@ def _show(
         listener.warn(f"the page shows no images: {error}")
         return nothing, nothing
     files = [root / path for path in table.paths]
-    links = [_link(file, folder) for file in files]
+    prefix = album.address(root, folder)
+    links = [album.link(prefix, path) for path in table.paths]
     side = _side(files, settings.features.limits)
     if side is None:
         listener.say(f"{len(files)} images are too many to be part of the page, which shows the files instead")
@@ -133,12 +132,3 @@ def _side(files: Sequence[Path], limits: Limits) -> int | None:
         if not sizes or len(files) * sum(sizes) / len(sizes) <= BUDGET:
             return side
     return None
-
-
-def _link(file: Path, folder: Path) -> str:
-    """An address of a file that holds while page and images move together."""
-    try:
-        relative = os.path.relpath(file.absolute(), folder.absolute())
-    except ValueError:  # on Windows, another drive
-        return file.absolute().as_uri()
-    return quote(os.fsencode(Path(relative).as_posix()))

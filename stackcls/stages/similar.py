@@ -1,7 +1,8 @@
 """`stackcls similar`: images in, the most similar ones of `features.h5` out."""
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,14 +55,14 @@ def run(
         Also draw every image beside its neighbours into this `.png` file; images that are not there any more are blank.
     matrix : Path, optional
         Also write the similarities of all images to all to this `.npy` file, float32, shape (n, n), rows as in the
-        feature file.
+        feature file; it must not be there yet.
     listener : Listener, optional
 
     Raises
     ------
     ConfigError
         If the feature file has no such backbone, or one is named beside `stack`; or a file to write has another suffix,
-        or is there and something else.
+        or is there and no contact sheet.
     IdentityMismatch
         If features of a new image would be made otherwise, since other weights lie in the place of the old ones.
     ModelError
@@ -72,33 +73,27 @@ def run(
         If the feature file, or a network's weights, cannot be used.
     """
     listener = listener or Silent()
-    _check_output("--sheet", sheet, ".png", pictures.is_sheet)
-    _check_output("--matrix", matrix, ".npy", _is_matrix)
+    root = None
+    if sheet is not None:
+        pictures.check_sheet("--sheet", sheet)
+        root = sources.scan(settings.images).root  # which fails before the work, and not after it
+    if matrix is not None:
+        _check_matrix(matrix)
     with Neighbours(settings, backbone=backbone, stack=stack, exact=exact, hold=False, listener=listener) as loaded:
         if matrix is not None:
             _write_matrix(loaded, matrix, listener)
         result = loaded.find(inputs, k)
-    if sheet is not None:
-        _save_sheet(result, settings, sheet)
+    if sheet is not None and root is not None:
+        _save_sheet(result, settings, root, sheet)
     return result
 
 
-def _check_output(option: str, path: Path | None, suffix: str, is_ours: Callable[[Path], bool]) -> None:
-    """Refuse a file that is there and is not what this command wrote: it may be a photo, or hours of work."""
-    if path is None:
-        return
-    if path.suffix != suffix:
-        raise ConfigError(f"{option}: {path} is no {suffix} file; give a name that ends so")
-    if path.exists() and not is_ours(path):
-        raise ConfigError(f"{option}: {path} is there, and not written by this command; give another name")
-
-
-def _is_matrix(path: Path) -> bool:
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return False
-    return bool(found.dtype == np.float32 and found.ndim == 2 and found.shape[0] == found.shape[1])
+def _check_matrix(path: Path) -> None:
+    """Refuse a file that is there: what made an array cannot be told from it, and it may be hours of work."""
+    if path.suffix != ".npy":
+        raise ConfigError(f"--matrix: {path} is no .npy file; give a name that ends so")
+    if os.path.lexists(path):
+        raise ConfigError(f"--matrix: {path} is there already; give another name, or delete it")
 
 
 def _write_matrix(loaded: Neighbours, path: Path, listener: Listener) -> None:
@@ -115,8 +110,7 @@ def _write_matrix(loaded: Neighbours, path: Path, listener: Listener) -> None:
         whole.flush()
 
 
-def _save_sheet(found: Sequence[Found], settings: Settings, path: Path) -> None:
-    root = sources.scan(settings.images).root
+def _save_sheet(found: Sequence[Found], settings: Settings, root: Path, path: Path) -> None:
     shown = [item for item in found if item.error is None]
     files = [file for item in shown for file in (Path(item.path), *(root / one.path for one in item.neighbours))]
     drawn = iter(thumbnails.pixels(files, settings.features.limits, THUMBNAIL))
