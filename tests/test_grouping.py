@@ -96,6 +96,7 @@ def test_groups_stay_in_one_fold_and_the_other_score_is_stated(copied, recipe):
     plain_score, score = 100 * found.ungrouped["stack"], 100 * report.scores["stack"].mean
     said = f"plain folds, in which {found.straddling} would straddle, score {plain_score:.2f}; folds that keep"
     assert f"{said} each group together score {score:.2f} (other folds alone move this too)." in text.summary(report)
+    assert "without (other folds alone move this too)</caption>" in copied.files.page.read_text("utf-8")
 
 
 def test_duplicates_join_groups_that_are_given(copied, tmp_path):
