@@ -17,8 +17,7 @@ from stackcls.bases import Basis
 from stackcls.settings import Settings
 from stackcls.stages import features
 from tests.browsing import chromium  # noqa: F401  (a fixture)
-
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+from tests.reference import SHARED, extracted  # noqa: F401  (a fixture)
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared: real images and pretrained weights")
 

@@ -17,17 +17,18 @@ from stackcls.stages import features
 
 @pytest.mark.slow
 @needs_shared
-def test_altered_copies_in_other_folders_are_found(tmp_path):
-    birds = SHARED / "data" / "birds20" / "images"
-    for photos in sorted(birds.iterdir()):
-        (tmp_path / "birds" / photos.name).mkdir(parents=True)
-        for photo in sorted(photos.iterdir())[:20]:
-            shutil.copy(photo, tmp_path / "birds" / photos.name)
-    names = ["mobilenet_0.75_192", "mobilenet_0.50_160"]
-    settings = copied_images.settings_for(tmp_path / "birds", SHARED / "weights", tmp_path / "work", names)
+def test_altered_copies_in_other_folders_are_found_and_grouped(tmp_path, extracted):
+    shutil.copytree(SHARED / "data" / "birds20" / "images", tmp_path / "birds")
+    settings = extracted["birds20"].model_copy(update={"images": tmp_path / "birds", "artifacts": tmp_path / "work"})
+    settings.artifacts.mkdir()
+    shutil.copy(extracted["birds20"].files.features, settings.files.features)
     paths = sorted(path.relative_to(settings.images).as_posix() for path in settings.images.rglob("*.jpg"))
-    made = copied_images.add_copies(settings.images, paths, 20, seed=0, same_class=False)
-    features.run(settings)
+    made = copied_images.add_copies(settings.images, paths, 30, seed=0, same_class=False)
+    assert set(features.run(settings).computed.values()) == {30}
     hits, others = copied_images.count_found(settings, made)
-    assert hits >= 18
-    assert others <= 3
+    assert hits >= 27
+    assert others <= 10
+    scores = copied_images.score(settings, made)
+    # A copy under a wrong label misleads about its original, unless both are in one fold.
+    assert scores["grouped"][1] > scores["plain"][1]
+    print(hits, others, scores)  # noqa: T201

@@ -9,6 +9,7 @@ import pytest
 from stackcls import page, runtables, validation
 from stackcls.errors import ConfigError, SourceError
 from stackcls.files import digest_file
+from stackcls.listener import Silent
 from stackcls.report.results import Report
 from stackcls.stages import compare, fit
 from stackcls.stages import map as map_stage
@@ -108,13 +109,23 @@ def test_a_backbone_that_is_called_as_a_column_is_told_from_it(tmp_path, name):
     np.testing.assert_array_equal(one.right[name], other.right["three"])
 
 
-def test_a_page_that_cannot_be_made_does_not_lose_the_fit(hard, monkeypatch, stackcls):
+class Heard(Silent):
+    """Warnings, in order."""
+
+    def __init__(self):
+        self.warned = []
+
+    def warn(self, line):
+        self.warned.append(line)
+
+
+def test_a_page_that_cannot_be_made_does_not_lose_the_fit(hard, monkeypatch):
     fit.run(hard)
     before = hard.files.report.read_bytes()
     monkeypatch.setattr(page, "make", lambda *_: {}["gone"])
-    status, _, err = stackcls("fit", "--artifacts", hard.artifacts, "--set", "cv.seed=3")
-    assert status == 0
-    assert "report.html: not made (KeyError: 'gone'); all else is" in err
+    heard = Heard()
+    fit.run(hard.model_copy(update={"cv": hard.cv.model_copy(update={"seed": 3})}), listener=heard)
+    assert heard.warned == [f"{hard.files.page}: not made (KeyError: 'gone'); all else is"]
     assert hard.files.report.read_bytes() != before
     assert not hard.files.page.exists()  # of the earlier fit
 
@@ -142,16 +153,16 @@ def test_a_table_that_another_fit_wrote_goes_with_it(hard):
     assert not hard.files.holdout.exists()
 
 
-def test_a_map_of_an_earlier_fit_stays_and_is_told_of(hard, stackcls):
-    stackcls("fit", "--artifacts", hard.artifacts)
+def test_a_map_of_an_earlier_fit_stays_and_is_told_of(hard):
+    heard = Heard()
     map_stage.run(hard)
     before = hard.files.map_table.read_bytes()
-    status, _, err = stackcls("fit", "--artifacts", hard.artifacts)
-    assert status == 0
-    assert "map.csv and the maps beside it are older than this: run `stackcls map` again" in err
+    fit.run(hard, listener=heard)
+    assert [line.partition(": ")[2] for line in heard.warned] == ["run `stackcls map` again"]
     assert hard.files.map_table.read_bytes() == before
     hard.files.map_table.write_text("mine")
-    assert "stackcls map" not in stackcls("fit", "--artifacts", hard.artifacts)[2]
+    fit.run(hard, listener=heard)
+    assert len(heard.warned) == 1
 
 
 def test_damaged_probabilities_are_an_error(fitted):

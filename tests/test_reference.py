@@ -7,48 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stackcls import config
 from stackcls.stages import features, fit
 from stackcls.store import Store
 from tests.conftest import SHARED, needs_shared
+from tests.reference import MOBILENETS, settings_for
 from tests.test_benchmarks import label_suspects
 
 pytestmark = [pytest.mark.slow, needs_shared]
 
-MOBILENETS = [
-    ("mobilenet_1.00_224", "MobileNet", 1.0, 224),
-    ("mobilenet_0.75_192", "MobileNet", 0.75, 192),
-    ("mobilenet_0.50_160", "MobileNet", 0.5, 160),
-    ("mobilenet_v2_1.00_224", "MobileNetV2", 1.0, 224),
-]
 FIGURES = {
     "flowers17": (0.9338, 0.9221, 0.9147, 0.9235, 0.9530),
     "birds20": (0.9502, 0.9468, 0.9189, 0.9443, 0.9654),
 }
-
-
-def settings_for(images, artifacts):
-    entries = [
-        {
-            "name": name,
-            "architecture": architecture,
-            "arguments": {"alpha": alpha},
-            "input_size": size,
-            "weights": str(SHARED / "weights" / f"{name}.weights.h5"),
-        }
-        for name, architecture, alpha, size in MOBILENETS
-    ]
-    return config.build({"images": str(images), "artifacts": str(artifacts), "features": {"backbones": entries}})
-
-
-@pytest.fixture(scope="module")
-def extracted(tmp_path_factory):
-    """Settings by data set, their features computed."""
-    ready = {}
-    for name in FIGURES:
-        ready[name] = settings_for(SHARED / "data" / name, tmp_path_factory.mktemp(name))
-        features.run(ready[name], offline=True)
-    return ready
 
 
 @pytest.mark.parametrize("data", FIGURES)
