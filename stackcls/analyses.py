@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import buffers, grouping, holdouts, scoring, unknowns, validation
+from stackcls import buffers, grouping, holdouts, runtables, scoring, unknowns, validation
 from stackcls.familiarity import Familiarity
 from stackcls.inspect import neighbours, suspects
 from stackcls.listener import Listener
@@ -19,7 +19,6 @@ from stackcls.training import TrainingSet
 from stackcls.trainingdata import TrainingRows
 from stackcls.validation import Validated
 
-SUSPECT_COLUMNS = ("rank", "path", "label", "probability", "suggested", "suggested_probability", "flagged")
 PAIRS = 5e11  # multiplications to compare all images with each other, from which on that takes ten seconds and more
 LEFT_OUT = (
     "what takes long was left out (what each backbone adds, what neighbours say of labels, how well classes never "
@@ -107,7 +106,7 @@ def _suspects(training: TrainingRows, validated: Validated, full: bool) -> tuple
         (place, paths[training.rows[row]], names[data.y[row]], f"{own:.6f}", names[other], f"{share:.6f}", flagged)
         for place, (row, own, other, share, flagged) in enumerate(rows, 1)
     ]
-    table = tables.comma_separated([SUSPECT_COLUMNS, *lines])
+    table = tables.comma_separated([runtables.SUSPECTS, *lines])
     return Suspects(ranked.flagged, len(ranked.rows), method), table
 
 

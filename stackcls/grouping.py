@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stackcls import runtables
 from stackcls.inspect import duplicates, neighbours
 from stackcls.inspect.duplicates import Found, Ints
 from stackcls.inspect.neighbours import Features
@@ -15,7 +16,6 @@ from stackcls.store import Store
 
 ROWS = 1024
 QUICK = 20_000  # images that are compared with each other in a few seconds
-COLUMNS = ("group", "path", "label", "kind", "similarity")
 
 
 @dataclass(frozen=True)
@@ -144,4 +144,4 @@ def to_csv(groups: Sequence[Sequence[Duplicate]]) -> str:
         for number, group in enumerate(groups, 1)
         for one in group
     ]
-    return tables.comma_separated([COLUMNS, *rows])
+    return tables.comma_separated([runtables.DUPLICATES, *rows])

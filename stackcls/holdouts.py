@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import buffers, scoring, splits
+from stackcls import buffers, runtables, scoring, splits
 from stackcls.decisions import probabilities
 from stackcls.errors import TrainingError
 from stackcls.inspect.duplicates import Found
@@ -133,4 +133,4 @@ def score(held: HeldOut, model: StackedClassifier) -> tuple[Holdout, str]:
     )
     columns = [labels[predictions.predicted(name)] for name in data.names]
     cells = zip(held.paths, given, predicted, (f"{value:.6f}" for value in sure), *columns, strict=True)
-    return found, tables.comma_separated([["path", "label", "predicted", "probability", *data.names], *cells])
+    return found, tables.comma_separated([[*runtables.HELD_OUT, *data.names], *cells])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stackcls import scoring
+from stackcls import runtables, scoring
 from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
 from stackcls.report.results import STACK, Report
@@ -65,7 +65,7 @@ def predictions_csv(training: TrainingRows, validated: Validated) -> str:
         [f"{value:.6f}" for value in validated.shares.max(axis=1)],
         *(labels[predictions.predicted(name)] for name in data.names),
     )
-    header = ["path", "label", "fold", "predicted", "probability", *data.names]
+    header = [*runtables.COLUMNS, *data.names]
     return comma_separated([header, *zip(*columns, strict=True)])
 
 

@@ -19,7 +19,7 @@ from stackcls.report.results import STACK, Report
 
 COLUMNS = ("path", "label", "fold", "predicted", "probability")  # then one by each backbone
 HELD_OUT = ("path", "label", "predicted", "probability")  # as well
-SUSPECTS = ("rank", "path", "label", "probability", "suggested", "suggested_probability")
+SUSPECTS = ("rank", "path", "label", "probability", "suggested", "suggested_probability", "flagged")
 DUPLICATES = ("group", "path", "label", "kind", "similarity")
 REMEDY = "run `stackcls fit` again, which writes them together"
 
@@ -181,7 +181,7 @@ def suspects(tables: Tables, report: Report, name: str) -> list[Suspect]:
     with _of_the_run(name):
         return [
             Suspect(Photo(path), int(rank), label, float(own), suggested, float(share))
-            for rank, path, label, own, suggested, share in rows(tables.suspects, name, SUSPECTS)
+            for rank, path, label, own, suggested, share, _ in rows(tables.suspects, name, SUSPECTS)
         ]
 
 

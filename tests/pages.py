@@ -125,8 +125,11 @@ def make(folder: Path, n: int = 60, classes=("ant", "bee", "cow", "dog"), with_i
         predictions=table(["path", "label", "fold", "predicted", "probability", *BACKBONES], *rows),
         probabilities=shares,
         suspects=table(
-            ["rank", "path", "label", "probability", "suggested", "suggested_probability"],
-            *([number + 1, paths[number], label[number], 0.01, other[number], 0.98] for number in range(4)),
+            runtables.SUSPECTS,
+            *(
+                [number + 1, paths[number], label[number], 0.01, other[number], 0.98, "yes" if number < 2 else "no"]
+                for number in range(4)
+            ),
         ),
         duplicates=table(
             ["group", "path", "label", "kind", "similarity"],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stackcls import backbones, config, engines
+from stackcls import backbones, config, engines, matrices
 from stackcls.backbones import Located
 from stackcls.files import digest_file
 from tests.conftest import SHARED, needs_shared
@@ -42,10 +42,11 @@ def test_a_linear_probe_reaches_what_the_record_says(name):
     backbone = backbones.resolve(settings.features)[0]
     located = Located(backbone, backbone.file, backbone.identity(digest_file(backbone.file), "float32"))
     extractor = engines.choose("auto", "float32").engine.prepare(located, BATCH)
+    pool = matrices.pool_of(located)
     assert (extractor.input_size, extractor.width) == (32, RECORD[name]["width"])
 
     def features(images: np.ndarray) -> np.ndarray:
-        return np.concatenate([extractor(images[row : row + BATCH]) for row in range(0, len(images), BATCH)])
+        return np.concatenate([pool([extractor(images[row : row + BATCH])]) for row in range(0, len(images), BATCH)])
 
     (train, labels), (test, test_labels) = photos("train.npz", 20_000), photos("test.npz", 10_000)
     probe = LogisticRegression(max_iter=300).fit(features(train), labels)

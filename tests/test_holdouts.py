@@ -83,7 +83,7 @@ def test_what_is_wrong_is_listed_the_surest_first(hard):
 def test_the_summary_has_both_scores(hard):
     report = fit.run(held_out(hard, holdout=0.25)).report
     (line,) = (line for line in text.summary(report).splitlines() if line.startswith("Held out"))
-    assert "0.25 of all, by a hash of their paths" in line
+    assert "25 % of all, by their paths" in line
     apart, folds = (100 * scores["stack"].mean for scores in (report.holdout.scores, report.scores))
     assert f"stack {apart:.2f} (cross-validated {folds:.2f})" in line
     assert "Held out" not in text.summary(fit.run(hard).report)
@@ -265,5 +265,5 @@ def test_the_command_takes_a_hold_out(hard, stackcls, tmp_path):
     (tmp_path / "pipeline.yaml").write_text(f"images: {hard.images}\nartifacts: {hard.artifacts}\n")
     status, out, _ = stackcls("fit", "-c", tmp_path / "pipeline.yaml", "--holdout", "0.25")
     assert status == 0
-    assert "Held out (0.25 of all" in out
+    assert "Held out (25 % of all" in out
     assert "holdout_predictions.csv" in out

@@ -210,3 +210,13 @@ def test_a_table_gives_names_back(tmp_path):
 def test_many_classes_and_many_images_are_drawn(tmp_path, count, images):
     pictures.save_map(drawn(count, images), tmp_path / "map.svg")
     assert (tmp_path / "map.svg").stat().st_size < 2_000_000
+
+
+def test_a_folder_that_cannot_take_a_map_is_refused_before_the_work(computed, tmp_path, monkeypatch):
+    monkeypatch.setattr("stackcls.inspect.embedding.lay_out", lambda *_: pytest.fail("was computed"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match=r"--output: .*file is a file; give a folder"):
+        stage.run(computed, output=tmp_path / "file")
+    for folder in (computed.images, computed.images / "ant"):
+        with pytest.raises(ConfigError, match=r"is among the images, and map.png would be taken for one"):
+            stage.run(computed, output=folder)

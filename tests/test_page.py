@@ -215,7 +215,7 @@ def changed(made, **tables):
 
 
 HEAD = "path,label,fold,predicted,probability,one,two,three\n"
-SUSPECTS = "rank,path,label,probability,suggested,suggested_probability\n"
+SUSPECTS = "rank,path,label,probability,suggested,suggested_probability,flagged\n"
 
 
 @pytest.mark.parametrize(

@@ -203,3 +203,11 @@ def test_images_that_are_gone_do_not_fail_the_fit(hard):
 def test_the_page_is_the_same_again(fitted):
     first = compare.write_page(fitted.files.report, fitted).read_bytes()
     assert compare.write_page(fitted.files.report, fitted).read_bytes() == first
+
+
+def test_fit_says_that_the_images_are_gone(hard):
+    shutil.rmtree(hard.images)
+    heard = Heard()
+    fit.run(hard, listener=heard)
+    assert any(f"report.html has no pictures: {hard.images} is not there" in line for line in heard.warned)
+    assert hard.files.page.exists()

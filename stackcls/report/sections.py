@@ -34,7 +34,7 @@ def duplicates_sentence(report: Report, found: Duplicates) -> str:
 
 def holdout_sentence(report: Report, holdout: Holdout) -> str:
     """What the final model scored on images that nothing had seen, beside the cross-validated score."""
-    which = "by their split" if holdout.how == "split" else f"{float(holdout.how):.3g} of all, by a hash of their paths"
+    which = "by their split" if holdout.how == "split" else f"{100 * float(holdout.how):.3g} % of all, by their paths"
     best = printable(report.gain.over)
     return (
         f"Held out ({which}; neither folds nor final model saw them): {holdout.n_images} images, stack "

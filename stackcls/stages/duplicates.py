@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from stackcls import grouping, sources, thumbnails
+from stackcls import grouping, runtables, sources, thumbnails
 from stackcls.grouping import Duplicate
 from stackcls.listener import Listener, Silent
 from stackcls.report import pictures, tables
@@ -48,6 +48,7 @@ def run(
     listener = listener or Silent()
     if sheet is not None:
         pictures.check_sheet("--sheet", sheet)
+        sources.scan(settings.images)  # which says now, and not after minutes, that there are no images to draw
     with Store(settings.files.features) as store:
         table = store.table
         found, note = grouping.look(store, tuple(store.matrices))
@@ -82,7 +83,7 @@ def to_table(groups: Groups) -> str:
         for number, group in enumerate(groups, 1)
         for one in group
     ]
-    return tables.table(grouping.COLUMNS, rows) + "\n"
+    return tables.table(runtables.DUPLICATES, rows) + "\n"
 
 
 def to_json(groups: Groups) -> str:

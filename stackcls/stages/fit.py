@@ -8,7 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from stackcls import analyses, loading, locks, modelfile, page, reporting, runtables, seen, trainingdata, validation
+from stackcls import (
+    analyses,
+    loading,
+    locks,
+    modelfile,
+    page,
+    reporting,
+    runtables,
+    seen,
+    sources,
+    trainingdata,
+    validation,
+)
 from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
 from stackcls.backbones import Backbone
@@ -115,6 +127,10 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
 
 def _page(report: Report, tables: Tables, settings: Settings, listener: Listener) -> dict[Path, str]:
     """The page, or nothing where it cannot be made."""
+    if sources.root_of(settings.images) is None:
+        listener.warn(
+            f"report.html has no pictures: {settings.images} is not there (`stackcls report --html` adds them)"
+        )
     try:
         return {settings.files.page: page.make(report, tables, settings, settings.files)}
     except Exception as error:  # noqa: BLE001  (whatever it is, hours of work before it must not be lost)

@@ -9,7 +9,7 @@ import numpy as np
 from stackcls import album, crossvalidated, sources, spaces, thumbnails
 from stackcls.artifacts import Artifacts
 from stackcls.errors import ConfigError, ModelError, ModelMissing, SourceError, StoreError
-from stackcls.files import together, write_text
+from stackcls.files import check_writable, together, write_text
 from stackcls.inspect import embedding
 from stackcls.listener import Listener, Silent
 from stackcls.report import mappage, maps, pictures
@@ -61,6 +61,9 @@ def run(
     """
     listener = listener or Silent()
     files = Artifacts(output or settings.artifacts)
+    if output is not None:
+        _check_output(output, settings)
+    check_writable(files.folder)
     checks: dict[Path, Callable[[Path], bool]] = {
         files.map_picture: pictures.is_map,
         files.map_drawing: pictures.is_map,
@@ -85,6 +88,14 @@ def run(
         write_text(files.map_table, maps.to_csv(drawn))
         mappage.save(drawn, links, shown, files.map_page)
     return MapResult(tuple(checks), count)
+
+
+def _check_output(folder: Path, settings: Settings) -> None:
+    """Refuse a file, and a folder among the images, where the next run of `features` would take the map for one."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output: {folder} is a file; give a folder")
+    if settings.images.is_dir() and settings.images.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ConfigError(f"--output: {folder} is among the images, and map.png would be taken for one; give another")
 
 
 def _describe(table: ImageTable, places: embedding.Places, name: str, files: Artifacts, listener: Listener) -> Map:
