@@ -52,7 +52,8 @@ class Network:
         self._tensorflow = graphs.import_tensorflow()
         self.name = located.backbone.name
         with _BUILDING:
-            self._model, self._preprocess, self.input_size = keras_models.build(located.backbone, located.weights)
+            model, self._preprocess, self.input_size = keras_models.build(located.backbone, located.weights)
+            self._model = _pooled(model, located.backbone.pooling)
 
     def __contains__(self, layer: str) -> bool:
         return any(item.name == layer for item in self._model.layers)
@@ -191,6 +192,16 @@ class Network:
 def dream_steps() -> int:
     """How many steps one dream takes."""
     return STEPS * len(SCALES)
+
+
+def _pooled(model: keras.Model, pooling: str) -> keras.Model:
+    """The network with the features that a matrix holds as its output, where Keras has a layer for them."""
+    import keras
+
+    layers = {"average": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+    if len(model.output_shape) != 4 or pooling not in layers:
+        return model
+    return keras.Model(model.input, layers[pooling](name="pooled_features")(model.output))
 
 
 def _has_places(layer: Any) -> bool:
