@@ -64,11 +64,8 @@ class Fit:
         channels = len(self._total)
         kept = min(MOST, channels)
         spread = self._products / self._count - np.outer(self._total, self._total) / self._count**2
-        import scipy.linalg  # which takes a while, and predicting does not need it
-
         with _one_thread().limit(limits=1, user_api="blas"):
-            _, ascending = scipy.linalg.eigh(spread, subset_by_index=(channels - kept, channels - 1))
-        vectors = ascending[:, ::-1]
+            vectors = np.linalg.eigh(spread).eigenvectors[:, ::-1][:, :kept]
         # A component's sign is arbitrary, and must not hang on the library.
         vectors = vectors * np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(kept)] < 0, -1.0, 1.0)
         layout = json.dumps({"channels": channels, "components": kept, "length": LENGTH}, sort_keys=True)
@@ -134,5 +131,5 @@ def pool(outputs: Sequence[Floats], onto: Floats, name: str) -> Floats:
 
 @cache
 def _one_thread() -> ThreadpoolController:
-    """The linear algebra libraries that are loaded; looking for them takes longer than a batch."""
+    """NumPy's linear algebra on one thread, which sums in the same order at every run; looking for it takes a while."""
     return ThreadpoolController()

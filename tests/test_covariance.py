@@ -49,6 +49,11 @@ def test_only_the_leading_components_are_kept(monkeypatch):
     assert np.allclose(covariance.components(fitted(maps())), whole[:, :4], atol=1e-5)
 
 
+def test_the_same_maps_give_the_same_basis_to_the_bit():
+    sample = maps(20, side=7, channels=512)
+    assert len({fitted(sample).digest for _ in range(4)}) == 1
+
+
 def test_features_are_the_root_of_the_covariance():
     onto = covariance.components(fitted(maps()))
     features = covariance.pool([maps()], onto, "b")
