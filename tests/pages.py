@@ -113,16 +113,22 @@ def make(folder: Path, n: int = 60, classes=("ant", "bee", "cow", "dog"), with_i
         ),
         holdout=_holdout(scores, n, int((~found.correct(STACK)).sum())),
     )
-    predicted = {name: ranking[name].argmax(axis=1) for name in ranking}
-    label = [classes[c] for c in given]
-    named = {name: [classes[c] for c in predicted[name]] for name in predicted}
-    top = [f"{value:.6f}" for value in shares.max(axis=1)]
-    rows = zip(paths, label, fold.tolist(), named[STACK], top, *(named[name] for name in BACKBONES), strict=True)
-    held = zip(paths, label, named[STACK], top, *(named[name] for name in BACKBONES), strict=True)
-    other = [classes[(c + 1) % count] for c in given]
     settings = Settings(images=folder / "images", artifacts=folder / "artifacts")
-    tables = Tables(
-        predictions=table(["path", "label", "fold", "predicted", "probability", *BACKBONES], *rows),
+    tables = _tables(paths, classes, found, shares)
+    return Made(replace(report, tables=runtables.digests(tables)), tables, settings)
+
+
+def _tables(paths, classes, found, shares):
+    label = [classes[c] for c in found.given]
+    other = [classes[(c + 1) % len(classes)] for c in found.given]
+    named = {name: [classes[c] for c in found.predicted(name)] for name in found.ranking}
+    top = [f"{value:.6f}" for value in shares.max(axis=1)]
+    singles = [named[name] for name in BACKBONES]
+    return Tables(
+        predictions=table(
+            [*runtables.COLUMNS, *BACKBONES],
+            *zip(paths, label, found.fold.tolist(), named[STACK], top, *singles, strict=True),
+        ),
         probabilities=shares,
         suspects=table(
             runtables.SUSPECTS,
@@ -132,12 +138,11 @@ def make(folder: Path, n: int = 60, classes=("ant", "bee", "cow", "dog"), with_i
             ),
         ),
         duplicates=table(
-            ["group", "path", "label", "kind", "similarity"],
+            runtables.DUPLICATES,
             *([number // 2, paths[number], label[number], "near", 0.987] for number in range(4)),
         ),
-        holdout=table(["path", "label", "predicted", "probability", *BACKBONES], *held),
+        holdout=table([*runtables.HELD_OUT, *BACKBONES], *zip(paths, label, named[STACK], top, *singles, strict=True)),
     )
-    return Made(replace(report, tables=runtables.digests(tables)), tables, settings)
 
 
 def _bins():
