@@ -39,6 +39,13 @@ def test_a_backbone_of_the_settings_or_any_that_can_be_named(photos):
     assert (mini.name, mini.start) == ("mini_resnet-head", "mini_resnet.keras")
 
 
+def test_what_is_made_of_the_feature_map_later_does_not_matter(photos):
+    given = settings(photos, {"name": "mini_vgg", "pooling": ["covariance", "max"]})
+    given = given.model_copy(update={"features": given.features.model_copy(update={"views": ("original", "hflip")})})
+    listing = hash_all(scan(photos), Silent(), Limits())
+    assert jobs.make(given, "mini_vgg", None, listing, True, Silent()).digest == job(photos, "mini_vgg").digest
+
+
 def test_random_weights_for_architectures_and_for_saved_models(photos):
     scratch = job(photos, "mobilenet", start="random", seed=7)
     assert (scratch.name, scratch.located.identity.weights, scratch.fresh) == ("mobilenet-scratch", "random:7", False)

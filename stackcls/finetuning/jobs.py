@@ -83,7 +83,10 @@ def make(
         raise ConfigError(
             f"--name {name!r}: cannot be a backbone's name: no '/', no '+', printable, and not 'stack'"
         ) from None
-    chosen = settings.features.model_copy(update={"backbones": (entry,), "precision": "float32"})
+    # What is made of the network's last feature map later does not concern it.
+    entry = entry.model_copy(update={"pooling": None, "views": None})
+    as_it_is = {"precision": "float32", "pooling": ("average",), "views": ("original",)}
+    chosen = settings.features.model_copy(update={"backbones": (entry,), **as_it_is})
     settings = settings.model_copy(update={"features": chosen})
     located = loading.locate(backbones.resolve(chosen), settings, offline, listener)[0]
     return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning, settings.cv.holdout))
