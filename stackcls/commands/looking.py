@@ -75,7 +75,13 @@ def _search(count: int, method: "Method") -> "Search":
 @click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Images to find for each.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw them as a contact sheet.")
-@click.option("--matrix", type=click.Path(path_type=Path), metavar="FILE.npy", help="Also write all similarities.")
+@click.option(
+    "--matrix",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npy",
+    help="Also write the similarities of all images to all; rows and columns are the images of features.h5, sorted by "
+    "path, as `/images/path` there lists them.",
+)
 def similar(
     inputs: tuple[str, ...],
     config: Path | None,
