@@ -35,7 +35,9 @@ class Album:
     pictures: Mapping[str, str]
 
     @staticmethod
-    def take(wanted: Iterable[str], uses: Counter[str], root: Path, folder: Path, limits: Limits) -> "Album":
+    def take(
+        wanted: Iterable[str], uses: Counter[str], root: Path, folder: Path, limits: Limits, spent: int = 0
+    ) -> "Album":
         """Take pictures as far as the budget goes.
 
         Parameters
@@ -49,13 +51,15 @@ class Album:
         folder : Path
             The page's.
         limits : Limits
+        spent : int
+            Bytes of the budget that other pictures took.
         """
         paths = list(dict.fromkeys(wanted))[:MOST]
-        pictures, spent = {}, 0
+        pictures = {}
         made = thumbnails.thumbnails([root / path for path in paths], limits, SIDE)
         for path, picture in zip(paths, made, strict=True):
             if picture is not None:
-                content = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+                content = embedded(picture)
                 spent += uses[path] * len(content)
                 if spent > BYTES:
                     break
@@ -67,6 +71,11 @@ class Album:
         path = item.photo.path
         href = None if self.prefix is None else link(self.prefix, path)
         return replace(item, photo=Photo(path, href, self.pictures.get(path)))
+
+
+def embedded(webp: bytes) -> str:
+    """A picture as a `data:` address."""
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
 def link(prefix: str, path: str) -> str:

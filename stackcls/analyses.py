@@ -11,6 +11,7 @@ from stackcls import buffers, grouping, holdouts, runtables, scoring, unknowns, 
 from stackcls.familiarity import Familiarity
 from stackcls.inspect import neighbours, suspects
 from stackcls.listener import Listener
+from stackcls.rejecting import UNKNOWN
 from stackcls.report import tables
 from stackcls.report.findings import Contribution, Duplicates, Suspects, Unknown
 from stackcls.report.results import Holdout
@@ -23,6 +24,11 @@ PAIRS = 5e11  # multiplications to compare all images with each other, from whic
 LEFT_OUT = (
     "what takes long was left out (what each backbone adds, what neighbours say of labels, how well classes never "
     "seen are told from known ones): `fit --report full` does it"
+)
+
+NO_REJECTION = (
+    f"a class is called {UNKNOWN!r}, as images of no known class would be: `predict --reject` is refused until that "
+    "class has another name"
 )
 
 
@@ -69,15 +75,17 @@ def find(training: TrainingRows, validated: Validated, settings: Settings, liste
         held_out, tables[settings.files.holdout] = holdouts.score(training.held, validated.model)
     copies, tables[settings.files.duplicates] = _duplicates(training, validated, settings, listener)
     unknown, familiarity = unknowns.look(training.data, validated, settings, full, listener)
+    refused = UNKNOWN in training.data.class_names
+    notes = [note for note, said in ((LEFT_OUT, not full), (NO_REJECTION, refused)) if said]
     return Findings(
         contributions=scoring.contributions(validated.predictions, validated.without, training.seconds_per_image),
         suspects=found,
         duplicates=copies,
-        unknown=unknown,
+        unknown=None if refused else unknown,
         familiarity=familiarity,
         holdout=held_out,
         tables=tables,
-        notes=() if full else (LEFT_OUT,),
+        notes=notes,
     )
 
 

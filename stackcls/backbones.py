@@ -244,6 +244,11 @@ def matrix_name(name: str, pooling: str, poolings: Sequence[str]) -> str:
     return name if pooling == plain else f"{name}+{pooling}"
 
 
+def backbone_of(matrix: str) -> str:
+    """Name of the backbone that a matrix is of; no entry's own name has a `+`."""
+    return matrix.partition("+")[0]
+
+
 def in_order(views: Sequence[str]) -> tuple[str, ...]:
     """Views in the order of the settings' list, since which ones there are decides, and not how they were listed."""
     if len(set(views)) < len(views):

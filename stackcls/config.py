@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -146,13 +146,21 @@ def _explain(detail: Mapping[str, Any]) -> str:
             return f"{where}: unknown key; known here are {', '.join(section.model_fields)}{_hint(parts[-1], section)}"
         case "literal_error":
             allowed = str(context["expected"]).replace("'", "").replace(" or ", ", ")
-            return f"{where}: {given} is not one of {allowed}"
+            return f"{where}: {given} is not one of {allowed}{_or_null(detail['loc'])}"
         case "value_error":
             return f"{where}: {context['error']}"
         case "missing":
             return f"{where}: is missing"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{where}: {given} does not do: {message}"
+
+
+def _or_null(location: tuple[str | int, ...]) -> str:
+    """That a setting can be switched off, where it can."""
+    if isinstance(location[-1], int):  # one of a list
+        return ""
+    field = _section(location).model_fields.get(location[-1])
+    return ", null" if field and type(None) in get_args(field.annotation) else ""
 
 
 def _shown(value: object) -> str:

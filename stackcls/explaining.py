@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,20 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from stackcls import decoding, extraction, images
+from stackcls import extraction, images, smallcopies
 from stackcls.decisions import probabilities
-from stackcls.decoding import TooMuchStuck, Turn
-from stackcls.errors import ConfigError, SourceError, UnreadableImage
+from stackcls.errors import ConfigError, UnreadableImage
 from stackcls.extraction import ImageInput
 from stackcls.inspect import attribution, occlusion
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
-from stackcls.report import overlays
 from stackcls.settings import Limits
 
 Method = Literal["occlusion", "gradcam"]
 BLUR = 0.2  # of the shorter side: enough that nothing is recognised any more, also in a picture of 32 pixels
-LONGEST = 4  # times the shorter side; what is longer is squashed, as the networks would squash it anyway
 RANDOM_ORDERS = 2
 NAMED = 20
 TINY = 1e-6  # a probability below which differences do not count
@@ -68,6 +64,24 @@ class Explanation:
 
 
 @dataclass(frozen=True, eq=False)
+class Evidence:
+    """Where one picture speaks for each of some classes, to the stack as a whole.
+
+    Attributes
+    ----------
+    picture : ndarray of uint8, shape (height, width, 3)
+        As in `Explanation`.
+    shares : list of float
+        Probability of each class.
+    maps : list of ndarray of float32, shape (occlusion.SIDE, occlusion.SIDE)
+    """
+
+    picture: images.Pixels
+    shares: Sequence[float]
+    maps: Sequence[Heat]
+
+
+@dataclass(frozen=True, eq=False)
 class _Answers:
     """What a model says of n pictures: base learners' probabilities (n, backbones, classes), decisions (n, classes)."""
 
@@ -102,6 +116,8 @@ class Explainer:
         limits: Limits | None = None,
         listener: Listener | None = None,
     ) -> None:
+        if method == "gradcam":
+            _check_poolings(model)
         self.model = model
         self._limits = limits or Limits()
         self._windows = occlusion.windows()
@@ -134,9 +150,38 @@ class Explainer:
         asked = [None] * len(paths) if classes is None else list(classes)
         for name in asked:
             check_class(self.model, name)
-        sizes = [matrix.network.input_size for matrix in self._prepared.extractors.values()]
-        for path, name, loaded in zip(paths, asked, _decoded(paths, max(sizes), self._limits), strict=True):
+        for path, name, loaded in zip(paths, asked, self._decoded(paths), strict=True):
             yield loaded if isinstance(loaded, UnreadableImage) else self._explain(str(path), name, scored, *loaded)
+
+    def compare(
+        self, paths: Sequence[str | Path], classes: Sequence[Sequence[str]]
+    ) -> Iterator[Evidence | UnreadableImage]:
+        """Where pictures speak for several classes each: with `occlusion` for the work of one.
+
+        Parameters
+        ----------
+        paths : sequence of str or Path
+        classes : sequence of sequence of str
+            For each picture the model's classes that are asked about.
+
+        Yields
+        ------
+        Evidence or UnreadableImage
+            One per picture, in order.
+        """
+        known = self.model.classes_.tolist()
+        for names, loaded in zip(classes, self._decoded(paths), strict=True):
+            if isinstance(loaded, UnreadableImage):
+                yield loaded
+                continue
+            (whole, small), numbers = loaded, [known.index(name) for name in names]
+            first = self._ask([whole, np.asarray(small)])
+            shares, maps = self._probabilities(first)[0], self._maps(small, numbers, first)
+            yield Evidence(np.asarray(small), shares[numbers].tolist(), [found["stack"] for found in maps])
+
+    def _decoded(self, paths: Sequence[str | Path]) -> Iterator[tuple[images.Pixels, Image.Image] | UnreadableImage]:
+        sizes = [matrix.network.input_size for matrix in self._prepared.extractors.values()]
+        return smallcopies.decoded(paths, max(sizes), self._limits)
 
     def _explain(
         self, path: str, asked: str | None, scored: bool, whole: images.Pixels, small: Image.Image
@@ -146,7 +191,7 @@ class Explainer:
         stacked = self._probabilities(first)
         label = int(stacked[0].argmax())
         number = label if asked is None else self.model.classes_.tolist().index(asked)
-        maps = self._from_maps(small, number, first) if self._networks else self._by_covering(small, number, first)
+        (maps,) = self._maps(small, [number], first)
         deletion = random = None
         if scored:
             deletion = self._deletion(small, number, occlusion.removals(maps["stack"]))
@@ -167,7 +212,13 @@ class Explainer:
             random=random,
         )
 
-    def _by_covering(self, small: Image.Image, number: int, first: _Answers) -> dict[str, Heat]:
+    def _maps(self, small: Image.Image, numbers: Sequence[int], first: _Answers) -> list[dict[str, Heat]]:
+        """Maps of the stack and each backbone for each class."""
+        if self._networks:
+            return [self._from_maps(small, number, first) for number in numbers]
+        return self._by_covering(small, numbers, first)
+
+    def _by_covering(self, small: Image.Image, numbers: Sequence[int], first: _Answers) -> list[dict[str, Heat]]:
         """Maps from what each window adds to the rest of the picture, and to nothing.
 
         The first alone finds nothing where two flowers each suffice, the second alone nothing where it takes both.
@@ -178,10 +229,11 @@ class Explainer:
         scores = {"stack": (answers.decisions, first.decisions[1])}
         for place, name in enumerate(self._names):
             scores[name] = (np.log(answers.shares[:, place] + TINY), np.log(first.shares[1, place] + TINY))
-        found = {}
-        for name, (given, whole) in scores.items():
-            empty, without, alone = np.split(given[:, number], [1, 1 + len(windows)])
-            found[name] = occlusion.importance(windows, (whole[number] - without + alone - empty) / 2)
+        found: list[dict[str, Heat]] = [{} for _ in numbers]
+        for maps, number in zip(found, numbers, strict=True):
+            for name, (given, whole) in scores.items():
+                empty, without, alone = np.split(given[:, number], [1, 1 + len(windows)])
+                maps[name] = occlusion.importance(windows, (whole[number] - without + alone - empty) / 2)
         return found
 
     def _from_maps(self, small: Image.Image, number: int, first: _Answers) -> dict[str, Heat]:
@@ -211,6 +263,17 @@ class Explainer:
         return _Answers(np.concatenate(shares), np.concatenate(decisions))
 
 
+def _check_poolings(model: StackModel) -> None:
+    """Refuse before networks are built: Grad-CAM weighs maps by mean gradients, and covariances do not see means."""
+    for item in model.backbones:
+        if item.backbone.pooling == "covariance":
+            raise ConfigError(
+                f"--method: 'gradcam' does not do for {item.backbone.name!r}: a covariance stays the same when a "
+                "whole feature map rises, so that nothing is left of its gradients' mean; use occlusion, which suits "
+                "every backbone"
+            )
+
+
 def check_class(model: StackModel, name: str | None) -> None:
     """Raise `ConfigError` where a model does not know a class."""
     known = model.classes_.tolist()
@@ -218,62 +281,6 @@ def check_class(model: StackModel, name: str | None) -> None:
         shown = known if len(known) <= NAMED else difflib.get_close_matches(name, known, NAMED, 0.4) or known[:NAMED]
         those = "it has" if shown is known else f"among its {len(known)} are"
         raise ConfigError(f"--class: {name!r} is not a class of the model; {those} {', '.join(shown)}")
-
-
-def thumbnails(
-    explainer: Explainer, paths: Sequence[str | Path], classes: Sequence[str | None] | None = None, side: int = 160
-) -> Iterator[bytes | None]:
-    """Small pictures with the stack's map laid over them, as WebP; None for a picture that cannot be read.
-
-    Parameters
-    ----------
-    explainer : Explainer
-    paths : sequence of str or Path
-    classes : sequence of str or None, optional
-        For each picture the class to explain: for a mistake, the class that it was taken for. The final model, which
-        is what is explained, may have learned from the picture since, and would answer otherwise.
-    side : int
-        The longer side in pixels.
-    """
-    for found in explainer.explain(paths, classes, scored=False):
-        if isinstance(found, UnreadableImage):
-            yield None
-        else:
-            yield overlays.webp(overlays.laid_over(found.picture, found.maps["stack"]), side)
-
-
-def _decoded(
-    paths: Sequence[str | Path], side: int, limits: Limits
-) -> Iterator[tuple[images.Pixels, Image.Image] | UnreadableImage]:
-    """Decode pictures one ahead, with a copy of each whose shorter side is at most `side`."""
-    jobs = (partial(_decode, Path(path), side, limits) for path in paths)
-
-    def late(number: int) -> UnreadableImage:
-        return UnreadableImage(
-            str(paths[number]), f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds"
-        )
-
-    try:
-        yield from decoding.in_order(jobs, late, limits.seconds, 1)
-    except TooMuchStuck as error:
-        names = ", ".join(sorted({answer.path for answer in error.answers}))
-        raise SourceError(f"images whose decoding does not end keep too much memory; leave them out: {names}") from None
-
-
-def _decode(
-    path: Path, side: int, limits: Limits, turn: Turn[Any]
-) -> tuple[images.Pixels, Image.Image] | UnreadableImage:
-    try:
-        data = images.read_bytes(path, str(path), limits, turn.admit_file)
-        turn.counting = True
-        image = images.decode(data, str(path), limits, turn.admit_pixels)
-        factor = min(1.0, side / min(image.size))
-        width, height = (max(1, min(round(length * factor), LONGEST * side)) for length in image.size)
-        return np.asarray(image), image.resize((width, height), Image.Resampling.BILINEAR)
-    except UnreadableImage as error:
-        return error
-    except MemoryError:
-        return UnreadableImage(str(path), "not enough memory to read it")
 
 
 def _covered(picture: Image.Image, masks: Heat) -> Iterator[images.Pixels]:

@@ -120,6 +120,15 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_bytes(text.encode("utf-8"))
 
 
+def begins_with(path: Path, text: str) -> bool:
+    """Whether a file begins with a text; one that cannot be read does not."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(text.encode("utf-8"))) == text.encode("utf-8")
+    except OSError:
+        return False
+
+
 def check_writable(folder: Path) -> None:
     """Create a folder and try to write in it, before hours of work.
 

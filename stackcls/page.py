@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from stackcls import confusability, runtables, scoring, sources
 from stackcls.album import Album
 from stackcls.artifacts import Artifacts
+from stackcls.evidence import Search
 from stackcls.report import html
 from stackcls.report.content import Cell, Copy, Page, Photo, Predicted, Suspect
 from stackcls.report.results import Report
@@ -23,7 +25,7 @@ LISTED_BYTES, BYTES_PER_ROW = 1_500_000, 150
 Ints = NDArray[np.int64]
 
 
-def make(report: Report, tables: Tables, settings: Settings, files: Artifacts) -> str:
+def make(report: Report, tables: Tables, settings: Settings, files: Artifacts, search: Search | None = None) -> str:
     """Write a report's page as HTML.
 
     Parameters
@@ -34,7 +36,9 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts) -
     settings : Settings
         Which say where the images are; where they are not, the page has no pictures and says so.
     files : Artifacts
-        The folder that the page will lie in.
+        The folder that the page will lie in, and the model, where that is needed.
+    search : Search, optional
+        How to look for what made the stack err; by default that is left out, since it takes seconds for each image.
 
     Raises
     ------
@@ -48,6 +52,8 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts) -
     held_out = runtables.held_out(tables, report, str(files.holdout))[:HELD_OUT]
     mistakes, recognised = _ranked(found)
     top = [_predicted(report, found, tables, row) for row in mistakes[:MISTAKES].tolist()]
+    if search is not None:
+        top, held_out = _explained(search, top, held_out, report, settings, files)
     cells = _cells(report, found, tables, np.concatenate([mistakes, recognised]))
 
     galleries: list[Sequence[Predicted | Suspect | Copy]] = [top, suspects, *copies, held_out]
@@ -57,7 +63,8 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts) -
     root = sources.root_of(settings.images)
     album = Album(None, {})
     if root is not None:
-        album = Album.take(wanted, Counter([*shown, *listed]), root, files.folder, settings.features.limits)
+        spent = sum(len(one.picture) for item in (*top, *held_out) for one in item.evidence)
+        album = Album.take(wanted, Counter([*shown, *listed]), root, files.folder, settings.features.limits, spent)
     return html.render(
         Page(
             report=report,
@@ -72,6 +79,21 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts) -
             remarks=_remarks(settings.images, root, bool(wanted), album) if found or not cross else [UNKNOWN],
         )
     )
+
+
+def _explained(
+    search: Search,
+    mistakes: list[Predicted],
+    held_out: list[Predicted],
+    report: Report,
+    settings: Settings,
+    files: Artifacts,
+) -> tuple[list[Predicted], list[Predicted]]:
+    evidence = search.look(mistakes, held_out, report, settings, files)
+    first, second = (
+        [replace(item, evidence=evidence.get(item.photo.path, ())) for item in items] for items in (mistakes, held_out)
+    )
+    return first, second
 
 
 UNKNOWN = "The predictions of single images are not beside the report, so it shows none of them"

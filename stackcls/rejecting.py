@@ -1,5 +1,7 @@
 """Answering `unknown` where a label is not sure enough."""
 
+from numbers import Real
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,14 +15,14 @@ def check(familiarity: Familiarity | None, classes: NDArray[np.str_], reject: fl
     """Raise `ConfigError` or `ModelError` where a model cannot reject at this threshold; None asks for nothing."""
     if reject is None:
         return
-    if not 0 <= reject <= 1:
-        raise ConfigError(f"reject: {reject!r} is not a probability; 0 to 1 is allowed")
-    needed(familiarity)
+    if not isinstance(reject, Real) or not 0 <= reject <= 1:
+        raise ConfigError(f"reject: {reject!r} is not a probability; a number from 0 to 1 is allowed")
     if UNKNOWN in classes:
         raise ModelError(
             f"reject: the model has a class {UNKNOWN!r}, and images of no known class would get the same label: give "
             "that class another name, and run `stackcls features` and `stackcls fit` again"
         )
+    needed(familiarity)
 
 
 def needed(familiarity: Familiarity | None) -> Familiarity:

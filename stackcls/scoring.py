@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 from sklearn import metrics
 
+from stackcls.backbones import backbone_of
 from stackcls.decisions import per_class, probabilities
 from stackcls.report.findings import Contribution, ReliabilityBin
 from stackcls.report.results import STACK, Calibration, ClassScore, Gain, McNemar, Score
@@ -111,9 +112,9 @@ def contributions(
     ----------
     predictions : Predictions
     without : mapping of str to ndarray of int, shape (n,)
-        Class of each image as predicted without that backbone.
+        Class of each image as predicted without that backbone, by its name.
     seconds : mapping of str to float or None
-        What each backbone's features cost per image.
+        What each matrix cost per image. Those of one backbone come from one pass: it costs what one of them does.
     """
     whole = score(predictions, STACK).folds
     found = {}
@@ -122,7 +123,9 @@ def contributions(
         folds = [float(right[predictions.fold == fold].mean()) for fold in np.unique(predictions.fold)]
         adds = np.subtract(whole, folds)
         interval = _corrected_interval(adds, predictions.fold)
-        found[name] = Contribution(float(np.mean(folds)), folds, float(adds.mean()), interval, seconds.get(name))
+        matrices = [matrix for matrix in predictions.ranking if matrix != STACK and backbone_of(matrix) == name]
+        cost = max(filter(None, map(seconds.get, matrices)), default=None)
+        found[name] = Contribution(float(np.mean(folds)), folds, float(adds.mean()), interval, cost, matrices)
     return found
 
 

@@ -9,6 +9,7 @@ from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 
 from stackcls import buffers, stack
+from stackcls.backbones import backbone_of
 from stackcls.decisions import per_class
 from stackcls.learners import FittedBase
 from stackcls.listener import Listener
@@ -46,8 +47,8 @@ class Validated:
     unconverged : tuple of str
         Backbones of which a logistic regression reached the limit of iterations.
     without : mapping of str to ndarray of int64, shape (n,)
-        Out-of-fold classes predicted by the stack without one backbone, by that backbone's name; empty where it was not
-        asked for, and with one backbone.
+        Out-of-fold classes predicted by the stack without one backbone (all its matrices), by that backbone's name;
+        empty where it was not asked for, and with one backbone.
     """
 
     model: stack.StackedClassifier
@@ -119,7 +120,8 @@ class _Found:
         ranking = {name: buffers.zeros(shape) for name in data.names}
         self.predictions = Predictions(data.y, fold, {**ranking, STACK: buffers.zeros(shape)})
         self.unconverged: set[str] = set()
-        left_out = data.names if leave_out and len(data.names) > 1 else ()
+        backbones = dict.fromkeys(map(backbone_of, data.names))
+        left_out = backbones if leave_out and len(backbones) > 1 else ()
         self.without = {name: np.empty(len(data.y), dtype=np.int64) for name in left_out}
 
 
@@ -130,7 +132,7 @@ def _fit_part(
     train, test = part
     average, seen = (buffers.zeros((len(rows), len(data.class_names))) for rows in part)
     fitted: list[FittedBase] = []
-    own: dict[str, tuple[Floats, Floats]] = {}
+    own: dict[str, list[tuple[Floats, Floats]]] = {}
     for name in data.names:
         base, shares, held_out = next(bases)
         shares /= len(data.names)
@@ -138,19 +140,20 @@ def _fit_part(
         found.predictions.ranking[name][test] = held_out
         seen += held_out
         fitted.append(base)
-        if name in found.without and test.size:
-            own[name] = shares, held_out
+        if backbone_of(name) in found.without and test.size:
+            own.setdefault(backbone_of(name), []).append((shares, held_out))
         if not base.converged:
             found.unconverged.add(name)
     model = stack.unfitted_like(unfitted).fit_meta(average, data.y[train]).take_bases(fitted)
     if test.size:
         seen /= len(data.names)
         found.predictions.ranking[STACK][test] = model.meta_decisions(seen)
-    others = len(data.names) - 1
-    for name, (shares, held_out) in own.items():
-        # The bases are fitted alone, so that without one of them nothing but the average and the SVM is another.
-        rest = stack.unfitted_like(unfitted).fit_meta((average - shares) * (others + 1) / others, data.y[train])
-        decisions = rest.meta_decisions((seen * (others + 1) - held_out) / others)
+    for name, given in own.items():
+        every, others = len(data.names), len(data.names) - len(given)
+        own_shares, own_seen = (sum(column[1:], column[0]) for column in zip(*given, strict=True))
+        # The bases are fitted alone, so that without some of them nothing but the average and the SVM is another.
+        rest = stack.unfitted_like(unfitted).fit_meta((average - own_shares) * every / others, data.y[train])
+        decisions = rest.meta_decisions((seen * every - own_seen) / others)
         found.without[name][test] = decisions.argmax(axis=1)
     return model
 

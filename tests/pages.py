@@ -5,11 +5,14 @@ import io
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from stackcls import page, runtables, scoring
+from stackcls import album, page, runtables, scoring
+from stackcls.report import overlays
+from stackcls.report.content import Evidence
 from stackcls.report.findings import Contribution, Duplicates, ReliabilityBin, Suspects, Trade, Unknown
 from stackcls.report.results import STACK, Calibration, Gain, Holdout, McNemar, Report
 from stackcls.runtables import Tables
@@ -38,9 +41,10 @@ class Made:
     report: Report
     tables: Tables
     settings: Settings
+    search: Any = None
 
     def html(self) -> str:
-        return page.make(self.report, self.tables, self.settings, self.settings.files)
+        return page.make(self.report, self.tables, self.settings, self.settings.files, self.search)
 
     def write(self) -> Path:
         """Write everything as `fit` would."""
@@ -58,6 +62,18 @@ class Made:
             path.write_bytes(content.encode())
         np.save(files.probabilities, self.tables.probabilities.astype(np.float32))
         return files.page
+
+
+class Invented:
+    """Explains the first four mistakes, and the first of the hold-out, without a model; both have the same images."""
+
+    def look(self, mistakes, held_out, *_):
+        ramp = np.full((24, 24, 3), 200, np.uint8), np.tile(np.linspace(0, 1, 60), (60, 1))
+        picture = album.embedded(overlays.webp(overlays.laid_over(*ramp), album.SIDE))
+        return {
+            item.photo.path: (Evidence(item.predicted, 0.123, picture), Evidence(item.given, 0.877, picture))
+            for item in (*mistakes[:4], *held_out[:1])
+        }
 
 
 def table(*rows):

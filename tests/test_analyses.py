@@ -12,6 +12,7 @@ from stackcls.report.results import Report
 from stackcls.settings import Settings
 from stackcls.stages import features, fit
 from tests.conftest import FAKE_BACKBONES, make_settings, read_csv, write_photo, write_photos
+from tests.pages import Parsed
 from tests.test_validation import make_training_set, validate
 
 
@@ -47,6 +48,38 @@ def test_the_stack_without_a_backbone_is_the_stack_of_the_others(recipe, n_class
         others = replace(data, X=X, names=names, widths=widths)
         expected = validate(others, **wanted).predictions.predicted("stack")
         np.testing.assert_array_equal(found.without[left_out], expected)
+
+
+def test_a_backbone_is_left_out_with_all_its_matrices():
+    data = replace(make_training_set(), names=("one", "two", "two+covariance"), widths=(5, 4, 3))
+    found = validate(data, leave_out=True)
+    assert list(found.without) == ["one", "two"]
+    for left_out, columns in {"one": slice(5, 12), "two": slice(0, 5)}.items():
+        names = tuple(name for name in data.names if not name.startswith(left_out))
+        widths = tuple(width for name, width in zip(data.names, data.widths, strict=True) if name in names)
+        expected = validate(replace(data, X=data.X[:, columns], names=names, widths=widths))
+        np.testing.assert_array_equal(found.without[left_out], expected.predictions.predicted("stack"))
+    costs = {"one": None, "two": 0.2, "two+covariance": 0.2}
+    contributions = scoring.contributions(found.predictions, found.without, costs)
+    assert {name: item.matrices for name, item in contributions.items()} == {
+        "one": ["one"],
+        "two": ["two", "two+covariance"],
+    }
+    assert [item.seconds_per_image for item in contributions.values()] == [None, 0.2]
+
+
+def test_the_report_says_that_a_backbone_goes_with_all_its_matrices(hard, stackcls):
+    both = make_settings(hard.images, hard.artifacts, features={"pooling": ["average", "max"]})
+    features.run(both)
+    report = fit.run(both).report
+    assert list(report.contributions) == ["one", "two"]
+    said = "A backbone goes with all its matrices"
+    assert f"{said} (one, one+max; two, two+max)." in both.files.report_text.read_text("utf-8")
+    assert f"{said}: one, one+max; two, two+max." in Parsed(both.files.page.read_text("utf-8")).text
+    alone = make_settings(
+        hard.images, hard.artifacts, features={"pooling": ["average", "max"], "backbones": FAKE_BACKBONES[:1]}
+    )
+    assert fit.run(alone).report.contributions == {}
 
 
 def test_contributions_by_hand():

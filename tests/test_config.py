@@ -182,6 +182,7 @@ BAD_SETTINGS = [
         {"features": {"backbones": [{"name": "vgg16", "views": []}]}},
         r"features\.backbones\.0\.views: is empty",
     ),
+    ({"cv": {"groups": "name"}}, r"cv\.groups: 'name' is not one of duplicates, null$"),
     ({"features": {"engine": "torch"}}, r"features\.engine: 'torch' is not one of auto, tensorflow, openvino$"),
     ({"features": {"precision": "int4"}}, r"features\.precision: 'int4' is not one of float32, bfloat16, int8$"),
     *(

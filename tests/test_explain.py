@@ -1,6 +1,5 @@
 """Explanations point at what the classes differ in, survive bad images, and overwrite nothing that is not theirs."""
 
-import io
 import json
 
 import numpy as np
@@ -9,7 +8,7 @@ from PIL import Image
 
 from stackcls import modelfile
 from stackcls.errors import ConfigError, UnreadableImage
-from stackcls.explaining import Explainer, _Answers, thumbnails
+from stackcls.explaining import Explainer, _Answers
 from stackcls.stages import explain, features, fit
 from tests.conftest import make_settings
 
@@ -148,13 +147,30 @@ def test_a_picture_of_any_shape(model, tmp_path):
         explain._save(found, tmp_path / "drawn.png")
 
 
-def test_thumbnails_for_a_page(model, new, tmp_path):
-    first, missing = thumbnails(Explainer(model), [new[2], tmp_path / "gone.png"], ["red", None], side=40)
-    image = Image.open(io.BytesIO(first))
-    assert (image.format, image.size) == ("WEBP", (40, 30))
-    bright = np.asarray(image.convert("L"), dtype=float)
-    assert bright[20:, 28:].mean() > 1.5 * bright[:15, :20].mean()
-    assert missing is None
+def test_several_classes_of_one_picture(model, new, tmp_path):
+    found, missing = Explainer(model).compare([new[2], tmp_path / "gone.png"], [("red", "blue"), ("red", "blue")])
+    assert isinstance(missing, UnreadableImage)
+    assert found.shares == pytest.approx(model.predict_proba(new[2:])[0, [2, 0]])
+    for name, heat in zip(("red", "blue"), found.maps, strict=True):
+        (alone,) = Explainer(model).explain(new[2:], [name], scored=False)
+        np.testing.assert_array_equal(heat, alone.maps["stack"])
+        np.testing.assert_array_equal(found.picture, alone.picture)
+
+
+def test_poolings_and_views(tmp_path, fake_engine, new):
+    chosen = {"pooling": ["average", "covariance"], "views": ["original", "hflip"]}
+    settings = make_settings(write_corners(tmp_path / "both"), tmp_path / "a2", features=chosen)
+    features.run(settings)
+    fit.run(settings)
+    model = modelfile.load(settings.files.safe_model)
+    shares = model.predict_proba(new)
+    for row, found in enumerate(Explainer(model).explain(new, scored=False)):
+        assert list(found.maps) == ["stack", "one", "one+covariance", "two", "two+covariance"]
+        assert found.probability == pytest.approx(shares[row].max(), abs=1e-9)
+        assert where(found.maps["stack"]) > (0.5, 0.6)
+    message = "--method: 'gradcam' does not do for 'one.covariance': .*; use occlusion"
+    with pytest.raises(ConfigError, match=message):
+        Explainer(modelfile.load(settings.files.safe_model), "gradcam")
 
 
 @pytest.fixture

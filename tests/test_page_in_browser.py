@@ -1,6 +1,7 @@
 """The page of a report as people meet it: in a browser, by mouse, keyboard and screen reader, on a phone, on paper."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from stackcls.report.results import Report
 from stackcls.stages import fit
 from tests.browsing import PHONE, needs_chromium, opened
 from tests.conftest import needs_shared
-from tests.pages import HOSTILE, SECTIONS, make
+from tests.pages import HOSTILE, SECTIONS, Invented, make
 
 pytestmark = needs_chromium
 
@@ -20,7 +21,7 @@ WAYS = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("run"), n=90)
+    return replace(make(tmp_path_factory.mktemp("run"), n=90), search=Invented())
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +166,28 @@ def test_without_javascript_it_can_be_read_and_cells_show_their_images(chromium,
 
 
 def test_hostile_names_do_nothing(chromium, tmp_path):
-    run = make(tmp_path, classes=HOSTILE)
+    run = replace(make(tmp_path, classes=HOSTILE), search=Invented())
     with opened(chromium, run.write(), PHONE) as seen:
         seen.page.locator("#matrix-order").select_option("errors")
         seen.page.locator(".matrix a").first.click()
         assert seen.page.locator("dialog").is_visible()
         assert seen.page.locator("img[src=x]").count() == 0
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+
+
+@WAYS
+def test_maps_stand_beside_their_picture(chromium, path, scheme, size):
+    with opened(chromium, path, size, color_scheme=scheme) as seen:
+        cards = seen.page.locator("#mistakes .maps")
+        assert cards.count() == 4
+        for card in cards.all():
+            card.scroll_into_view_if_needed()
+            boxes = [image.bounding_box() for image in card.locator("img").all()]
+            assert len(boxes) == 3
+            assert len({round(box["y"]) for box in boxes}) == 1
+            assert all(a["x"] + a["width"] <= b["x"] for a, b in zip(boxes, boxes[1:], strict=False))
+            assert min(box["width"] for box in boxes) > 60
+        assert seen.page.locator("#holdout .maps").first.is_visible()
 
 
 def test_motion_and_paper(chromium, path):

@@ -5,11 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stackcls import page, runtables, validation
 from stackcls.errors import ConfigError, SourceError
 from stackcls.files import digest_file
 from stackcls.listener import Silent
+from stackcls.report import pictures
 from stackcls.report.results import Report
 from stackcls.stages import compare, fit
 from stackcls.stages import map as map_stage
@@ -130,7 +132,13 @@ def test_a_page_that_cannot_be_made_does_not_lose_the_fit(hard, monkeypatch):
     assert not hard.files.page.exists()  # of the earlier fit
 
 
-@pytest.mark.parametrize("name", ["report.html", "label_suspects.csv", "duplicates.csv", "holdout_predictions.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("report.html", "report.json", "report.md", "confusion.png"),
+        *("label_suspects.csv", "duplicates.csv", "holdout_predictions.csv", "cv_predictions.csv"),
+    ],
+)
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_is_there_and_not_of_a_fit_is_refused_before_the_work(hard, monkeypatch, name, folder):
     path = hard.artifacts / name
@@ -142,7 +150,26 @@ def test_what_is_there_and_not_of_a_fit_is_refused_before_the_work(hard, monkeyp
     with pytest.raises(ConfigError, match=f"artifacts: .*{name} is there, and not written by .*; move it away"):
         fit.run(hard)
     assert path.is_dir() if folder else path.read_text() == "path,mine\n"
-    assert not hard.files.report.exists()
+    assert not hard.files.safe_model.exists()
+
+
+def test_a_picture_of_a_fit_is_known_by_its_mark_or_by_the_report_beside_it(hard):
+    fit.run(hard)
+    Image.new("RGB", (4, 4)).save(hard.files.confusion)  # unmarked, as fits of before drew it
+    fit.run(hard)
+    assert Image.open(hard.files.confusion).info["Title"] == pictures.CONFUSION
+    hard.files.report.unlink()
+    fit.run(hard)
+    hard.files.report.unlink()
+    Image.new("RGB", (4, 4)).save(hard.files.confusion)
+    with pytest.raises(ConfigError, match=r"confusion.png is there, and not written by"):
+        fit.run(hard)
+
+
+def test_a_folder_is_no_report(fitted, stackcls):
+    status, _, err = stackcls("report", fitted.artifacts)
+    assert status == 1
+    assert f"name a report, such as {fitted.files.report}" in err
 
 
 def test_a_table_that_another_fit_wrote_goes_with_it(hard):

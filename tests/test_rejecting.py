@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from stackcls import load
-from stackcls.errors import ModelError
+from stackcls.errors import ConfigError, ModelError
 from stackcls.report.results import Report
 from stackcls.stages import features, fit
 from tests.conftest import make_settings, write_photos
@@ -118,6 +118,14 @@ def test_what_is_no_probability(stackcls, settings, photos, value):
     assert "--reject" in err
 
 
+@pytest.mark.parametrize("value", ["a", [0.5], True + 1, float("nan")])
+def test_what_is_no_probability_in_python(settings, photos, value):
+    model = load(settings.files.safe_model)
+    with pytest.raises(ConfigError, match=r"reject: .* is not a probability; a number from 0 to 1 is allowed"):
+        model.predict(photos, reject=value)
+    assert len(model.predict(photos[:1], reject=np.float32(0.5))) == 1
+
+
 def test_a_class_of_that_name(stackcls, tmp_path, fake_engine):
     settings = make_settings(write_photos(tmp_path / "photos", 6, ("blue", "unknown")), tmp_path / "artifacts")
     features.run(settings)
@@ -129,6 +137,9 @@ def test_a_class_of_that_name(stackcls, tmp_path, fake_engine):
     assert status == 1
     assert "has a class 'unknown'" in err
     assert "another name" in err
+    said = settings.files.report_text.read_text("utf-8")
+    assert "With predict --reject" not in said
+    assert "a class is called 'unknown', as images of no known class would be: `predict --reject` is refused" in said
 
 
 def test_a_model_of_before(stackcls, settings, photos, tmp_path):

@@ -192,3 +192,9 @@ def test_a_sheet_of_images_that_are_gone_is_refused_before_the_work(computed, tm
     monkeypatch.delattr(similar, "Neighbours")
     with pytest.raises(SourceError, match="photos"):
         similar.run([str(path)], computed, sheet=tmp_path / "sheet.png")
+
+
+def test_a_folder_is_refused_with_the_remedy(computed, stackcls):
+    status, _, err = stackcls("similar", computed.images, "--artifacts", computed.artifacts)
+    assert status == 2
+    assert f"{computed.images}: is a folder; name image files, for instance {computed.images}/*.jpg" in err

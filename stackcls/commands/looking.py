@@ -1,6 +1,7 @@
 """Commands that look at what is there."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -8,25 +9,61 @@ from stackcls.errors import ConfigError
 from stackcls.exits import DONE, FAILED
 from stackcls.options import settings_from, shared_options, show
 
+MOST_EXPLAINED = 30  # and as many of the hold-out: some 600 kB of the page
+
+if TYPE_CHECKING:
+    from stackcls.evidence import Search
+    from stackcls.explaining import Method
+
 
 @click.command()
 @click.argument("reports", nargs=-1, type=click.Path(path_type=Path), metavar="[REPORT.json ...]")
 @shared_options
 @click.option("--html", "page", is_flag=True, help="Write one report's page for a browser, anew.")
+@click.option(
+    "--explain",
+    "count",
+    type=click.IntRange(0, MOST_EXPLAINED),
+    default=0,
+    metavar="N",
+    help="With --html: beside so many mistakes, those it was surest of, what in the image speaks for the wrong class "
+    "and for the right one. Takes seconds for each.",
+)
+@click.option(
+    "--method", type=click.Choice(["occlusion", "gradcam"]), help="How to find that out, as in `explain` [occlusion]."
+)
 def report(
-    reports: tuple[Path, ...], config: Path | None, overrides: tuple[str, ...], artifacts: str | None, page: bool
+    reports: tuple[Path, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+    artifacts: str | None,
+    page: bool,
+    count: int,
+    method: str | None,
 ) -> None:
     """Show one report, or several side by side."""
     from stackcls.stages import compare
 
+    if count and not page:
+        raise click.UsageError("--explain adds pictures to a page; give --html too")
+    if method and not count:
+        raise click.UsageError("--method says how --explain works; give --explain N too")
     if page:
         if len(reports) > 1:
             raise ConfigError(f"--html: makes the page of one report, not of {len(reports)}; give one")
         settings = settings_from(config, overrides, artifacts=artifacts)
-        click.echo(f"wrote {compare.write_page(reports[0] if reports else settings.files.report, settings)}")
+        search = _search(count, cast("Method", method or "occlusion")) if count else None
+        click.echo(f"wrote {compare.write_page(reports[0] if reports else settings.files.report, settings, search)}")
         return
     paths = reports or (settings_from(config, overrides, artifacts=artifacts).files.report,)
     click.echo(compare.run(paths), nl=False)
+
+
+def _search(count: int, method: "Method") -> "Search":
+    from stackcls.console import Console
+    from stackcls.evidence import Search
+
+    return Search(count, method, Console())
 
 
 @click.command()
@@ -38,7 +75,13 @@ def report(
 @click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Images to find for each.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw them as a contact sheet.")
-@click.option("--matrix", type=click.Path(path_type=Path), metavar="FILE.npy", help="Also write all similarities.")
+@click.option(
+    "--matrix",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npy",
+    help="Also write the similarities of all images to all; rows and columns are the images of features.h5, sorted by "
+    "path, as `/images/path` there lists them.",
+)
 def similar(
     inputs: tuple[str, ...],
     config: Path | None,

@@ -26,6 +26,25 @@ class Photo:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Where an image speaks for one class, to the final model.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    probability : float
+        That the final model gives it.
+    picture : str
+        The map laid over the image, as a `data:` address.
+    """
+
+    label: str
+    probability: float
+    picture: str
+
+
+@dataclass(frozen=True)
 class Predicted:
     """What the stack said of an image that it was not fitted on.
 
@@ -39,6 +58,8 @@ class Predicted:
         Of the given class, and the second most probable class; None where the probabilities are not known.
     right : tuple of str, or None
         The single backbones that had it right.
+    evidence : sequence of Evidence
+        For the predicted and for the given class, where that was asked for.
     """
 
     photo: Photo
@@ -49,6 +70,7 @@ class Predicted:
     runner_up: str | None = None
     runner_up_probability: float | None = None
     right: tuple[str, ...] | None = None
+    evidence: Sequence[Evidence] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a run found out beside its scores, as frozen data; all of it is part of `report.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Contribution:
         95 % interval of `adds`, as the gain's.
     seconds_per_image : float or None
         What its features cost where they were computed; None where that is not known.
+    matrices : list of str
+        What was left out: every matrix of the backbone (`vgg19`, `vgg19+covariance`). Empty in reports of before.
     """
 
     without: float
@@ -46,6 +48,7 @@ class Contribution:
     adds: float
     interval: list[float] | None
     seconds_per_image: float | None = None
+    matrices: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
 
 SHEET = "stackcls contact sheet"
 MAP = "stackcls map"
+CONFUSION = "stackcls confusion matrix"
 MANY_POINTS = 5000
 NAMES_PER_COLUMN = 40
 NUMBERS_UP_TO = 30
@@ -44,7 +45,7 @@ def save_confusion(report: Report, path: Path) -> None:
     if not report.confusion:
         figure = Figure(figsize=(8.0, 2.0))
         figure.text(0.5, 0.5, f"{len(report.classes)} classes are too many for a confusion matrix", ha="center")
-        _save(figure, path)
+        _save(figure, path, Title=CONFUSION)
         return
     counts = np.array(report.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -64,7 +65,7 @@ def save_confusion(report: Report, path: Path) -> None:
             axes.text(predicted, given, counts[given, predicted], ha="center", va="center", color=colour, size=8)
     axes.set_xlabel("predicted by the stack")
     axes.set_ylabel("given")
-    _save(figure, path)
+    _save(figure, path, Title=CONFUSION)
 
 
 @dataclass(frozen=True)

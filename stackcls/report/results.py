@@ -11,6 +11,7 @@ from stackcls.files import write_text
 from stackcls.report.findings import Contribution, Duplicates, ReliabilityBin, Suspects, Unknown
 
 FORMAT = 1
+BEGINNING = '{\n  "recipe":'  # of every report's file
 STACK = "stack"
 
 
@@ -234,7 +235,8 @@ class Report:
         except FileNotFoundError:
             raise SourceMissing(f"{path}: no report there; `stackcls fit` writes one") from None
         except OSError as error:
-            raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
+            inside = f"; name a report, such as {path / 'report.json'}" if path.is_dir() else ""
+            raise SourceError(f"{path}: cannot be read ({error.strerror}){inside}") from None
         except ValidationError as error:
             detail = error.errors()[0]
             where = ".".join(map(str, detail["loc"])) or "its text"

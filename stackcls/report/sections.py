@@ -114,6 +114,8 @@ def contributions(report: Report) -> list[str]:
         "Accuracy in % of the stack refitted without each backbone, on the same folds; what it adds is the whole "
         "stack's minus that, in points."
     )
+    if several := [item.matrices for item in report.contributions.values() if len(item.matrices) > 1]:
+        said += f" A backbone goes with all its matrices ({printable('; '.join(map(', '.join, several)))})."
     if None in costs:
         said += " Seconds per image are known where `features` computed them on this machine."
     headers = ["backbone", "stack without it", "it adds", "95 % interval", "seconds per image"]

@@ -7,6 +7,7 @@ from stackcls.report import sections
 from stackcls.report.results import STACK, Report, Score
 from stackcls.report.tables import percent, table
 
+TITLE = "# Single backbones against the stack"
 LEFT_OUT = "Left out, with so many classes; `cv_predictions.csv` has every prediction."
 MISTAKES = 10
 
@@ -70,7 +71,7 @@ def document(report: Report) -> str:
     made = [("seed", report.seed), *report.settings.items(), ("seconds", f"{report.seconds:.1f}")]
     made += list(report.created_with.items())
     parts = [
-        "# Single backbones against the stack",
+        TITLE,
         summary(report).rstrip(),
         *sections.contributions(report),
         *([] if report.holdout is None else sections.holdout_section(report, report.holdout)),

@@ -6,6 +6,7 @@ from pathlib import Path
 from stackcls import page, runtables
 from stackcls.artifacts import Artifacts
 from stackcls.errors import ConfigError
+from stackcls.evidence import Search
 from stackcls.files import write_text
 from stackcls.report import curves, html, text
 from stackcls.report.results import Report
@@ -39,7 +40,7 @@ def run(paths: Sequence[Path]) -> str:
     return "\n".join(tables)
 
 
-def write_page(path: Path, settings: Settings) -> Path:
+def write_page(path: Path, settings: Settings, search: Search | None = None) -> Path:
     """Write a report's page beside it, again or for the first time; other files than pages are not replaced.
 
     Parameters
@@ -48,6 +49,8 @@ def write_page(path: Path, settings: Settings) -> Path:
         A report. The tables beside it are shown too, as far as they are there.
     settings : Settings
         Which say where the images are.
+    search : Search, optional
+        How to look for what made the stack err; by default that is left out.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def write_page(path: Path, settings: Settings) -> Path:
         raise ConfigError(f"--html: {target} is there, and not written by this command; move it away")
     report, files = Report.load(path), Artifacts(path.parent)
     tables = runtables.read(files, report) if report.kind == "cross-validation" else Tables()
-    write_text(target, page.make(report, tables, settings, files))
+    write_text(target, page.make(report, tables, settings, files, search))
     return target
 
 

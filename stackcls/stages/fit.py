@@ -25,11 +25,11 @@ from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
 from stackcls.backbones import Backbone
 from stackcls.errors import ConfigError
-from stackcls.files import replacing, together, write_text
+from stackcls.files import begins_with, replacing, together, write_text
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
 from stackcls.modelbackbone import ModelBackbone
-from stackcls.report import html, maps, pictures, text
+from stackcls.report import html, maps, pictures, results, text
 from stackcls.report.results import Report
 from stackcls.runtables import Tables
 from stackcls.safemodel import Origin
@@ -87,9 +87,15 @@ def _check_outputs(files: Artifacts) -> None:
         files.suspects: runtables.SUSPECTS,
         files.duplicates: runtables.DUPLICATES,
         files.holdout: runtables.HELD_OUT,
+        files.predictions: runtables.COLUMNS,
     }
-    for path in (files.page, *columns):
-        ours = html.is_page(path) if path == files.page else runtables.begins(path, columns[path])
+    known = {path: runtables.begins(path, names) for path, names in columns.items()}
+    known[files.page] = html.is_page(files.page)
+    known[files.report] = begins_with(files.report, results.BEGINNING)
+    known[files.report_text] = begins_with(files.report_text, text.TITLE)
+    # Those of before have no mark, but a report beside them.
+    known[files.confusion] = pictures.is_sheet(files.confusion, pictures.CONFUSION) or known[files.report]
+    for path, ours in known.items():
         if os.path.lexists(path) and not ours:
             raise ConfigError(
                 f"artifacts: {path} is there, and not written by `stackcls fit`, which would replace it; "

@@ -62,7 +62,7 @@ def run(
     ------
     ConfigError
         If the feature file has no such backbone, or one is named beside `stack`; or a file to write has another suffix,
-        or is there and no contact sheet.
+        or is there and no contact sheet; or an input is a folder.
     IdentityMismatch
         If features of a new image would be made otherwise, since other weights lie in the place of the old ones.
     ModelError
@@ -73,6 +73,9 @@ def run(
         If the feature file, or a network's weights, cannot be used.
     """
     listener = listener or Silent()
+    for given in inputs:
+        if os.path.isdir(given):  # noqa: PTH112  (Path.is_dir may raise)
+            raise ConfigError(f"{given}: is a folder; name image files, for instance {os.path.join(given, '*.jpg')}")
     root = None
     if sheet is not None:
         pictures.check_sheet("--sheet", sheet)

@@ -1,0 +1,107 @@
+"""What in the images that a page shows made the stack decide: maps for a few, within a time, at no cost to the page."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stackcls import album, modelfile, safemodel, sources
+from stackcls.artifacts import Artifacts
+from stackcls.errors import ModelError, SourceMissing, StackclsError, UnreadableImage
+from stackcls.explaining import Explainer, Method
+from stackcls.listener import Listener
+from stackcls.model import StackModel
+from stackcls.report import overlays
+from stackcls.report.content import Evidence, Predicted
+from stackcls.report.results import Report
+from stackcls.settings import Settings
+
+MOST_SECONDS = 600.0  # after which no further image is begun
+
+Found = dict[str, tuple[Evidence, ...]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to look for what speaks for the classes that images were taken for, and for their own.
+
+    Attributes
+    ----------
+    count : int
+        So many of the mistakes of cross-validation, and so many of the hold-out.
+    method : {'occlusion', 'gradcam'}
+        See `explaining.Explainer`.
+    listener : Listener
+        Is told what could not be explained, and why; the page does without.
+    """
+
+    count: int
+    method: Method
+    listener: Listener
+
+    def look(
+        self,
+        mistakes: Sequence[Predicted],
+        held_out: Sequence[Predicted],
+        report: Report,
+        settings: Settings,
+        files: Artifacts,
+    ) -> Mapping[str, Sequence[Evidence]]:
+        """Explain the first of each by the final model, which is among the files.
+
+        Returns
+        -------
+        mapping of str to sequence of Evidence
+            By path: for the predicted class, then for the given one. What cannot be explained is not there.
+        """
+        wanted = [*mistakes[: self.count], *held_out[: self.count]]
+        found: Found = {}
+        try:
+            if wanted:
+                self._explain(wanted, found, report, settings, files)
+            elif self.count:
+                self.listener.warn("--explain: no mistakes are listed beside this report, so nothing is explained")
+        except StackclsError as error:
+            self.listener.warn(f"--explain: {error}; the page has maps of {len(found)} of {len(wanted)} images")
+        return found
+
+    def _explain(
+        self, wanted: Sequence[Predicted], found: Found, report: Report, settings: Settings, files: Artifacts
+    ) -> None:
+        root = sources.root_of(settings.images)
+        if root is None:
+            raise SourceMissing(f"the images are not at {settings.images}; say where they are (--set images=...)")
+        model = _of_the_run(report, files)
+        model.run_as(settings.features, self.listener)
+        explainer = Explainer(model, self.method, settings.features.limits, self.listener)
+        end, unread = time.monotonic() + MOST_SECONDS, 0
+        answers = explainer.compare(
+            [root / item.photo.path for item in wanted], [(item.predicted, item.given) for item in wanted]
+        )
+        with self.listener.track("explain", len(wanted), "image") as advance:
+            for number, (item, answer) in enumerate(zip(wanted, answers, strict=True), 1):
+                advance(1)
+                if isinstance(answer, UnreadableImage):
+                    unread += 1
+                else:
+                    drawn = [overlays.laid_over(answer.picture, heat) for heat in answer.maps]
+                    small = [album.embedded(overlays.webp(picture, album.SIDE)) for picture in drawn]
+                    named = zip((item.predicted, item.given), answer.shares, small, strict=True)
+                    found[item.photo.path] = tuple(Evidence(*one) for one in named)
+                if number < len(wanted) and time.monotonic() > end:
+                    self.listener.warn(
+                        f"--explain: stopped after {number} of {len(wanted)} images, since {MOST_SECONDS:g} s are "
+                        "over; --method gradcam is faster, where it does"
+                    )
+                    break
+        if unread:
+            self.listener.warn(f"--explain: {unread} of {len(wanted)} images could not be read")
+
+
+def _of_the_run(report: Report, files: Artifacts) -> StackModel:
+    """The model that was written with a report: never the pickled one, since a report may come from anyone."""
+    modelfile.check_companion(files.safe_model)
+    described, model = safemodel.open_described(files.safe_model)
+    scores = {name: score.mean for name, score in report.scores.items()}
+    if (list(described.classes), described.origin.scores) != (report.classes, scores):
+        raise ModelError(f"{files.safe_model}: is not of the report's run; run `stackcls fit` again")
+    return model
