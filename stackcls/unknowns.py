@@ -230,7 +230,7 @@ def familiarities(
 
 def _fit_space(data: TrainingSet, number: int, train: Ints, test: Ints) -> tuple[Space, Floats, Floats]:
     y = data.y[train]
-    space = fit_space(data.block(number, train), y, len(data.class_names))
+    space = fit_space(data.matrix(number, train), y, len(data.class_names))
     counts = np.bincount(y, minlength=len(data.class_names))
     ratios, nuisance = buffers.zeros((len(test), len(counts))), np.empty(len(test))
     for start in range(0, len(test), ROWS):

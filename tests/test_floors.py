@@ -41,6 +41,7 @@ WORKINGS = [
     "loading",
     "lookup",
     "losses",
+    "memory",
     "model",
     "modelfile",
     "page",
