@@ -16,6 +16,7 @@ MOST_VIEWS = 3  # a model holds no more, however many folds there are
 NUISANCES = 3
 TURNS = 8
 ROWS = 1024
+FEW = 256  # rows, or columns, of which there are several copies at a time
 TINY = 1e-12
 SURE = 1e-6  # probabilities are kept this far from 0 and 1 before odds are taken
 
@@ -165,7 +166,7 @@ def fit_space(X: Floats | Streamed, y: Ints, n_classes: int) -> Space:
 def _class_means(X: Floats | Streamed, y: Ints, n_classes: int) -> NDArray[np.float64]:
     """Mean of each class, shape (n_classes, width)."""
     sums = np.zeros((n_classes, X.shape[1]))
-    for start, part in pieces(X):
+    for start, part in pieces(X, FEW):
         rows, given = powered(part.copy()), y[start : start + len(part)]
         for number in np.unique(given):
             sums[number] += rows[given == number].sum(axis=0, dtype=np.float64)
@@ -180,15 +181,15 @@ def _residuals(X: Floats | Streamed, y: Ints, means: NDArray[np.float64]) -> NDA
     """
     n, width = X.shape
     found = buffers.zeros((min(n, width), width))
-    product = buffers.zeros((width, width)) if width <= n else None
     means = means.astype(np.float32)
-    for start, part in pieces(X):
+    for start, part in pieces(X, FEW):
         rows = powered(part.copy())
         rows -= means[y[start : start + len(part)]]
-        if product is None:
+        if n < width:
             found[start : start + len(part)] = rows
-        else:
-            found += np.matmul(rows.T, rows, out=product)
+            continue
+        for first in range(0, width, FEW):  # no second matrix of that size
+            found[first : first + FEW] += rows[:, first : first + FEW].T @ rows
     return found
 
 
@@ -206,7 +207,8 @@ def _solve(residuals: NDArray[np.float32], n: int, n_classes: int, means: NDArra
     ridge = SHRINKAGE * max(total / max(freedom, 1) / width, TINY)
     columns = means.T.astype(np.float32)
     smaller.flat[:: len(smaller) + 1] += np.float32(ridge / share)
-    factor = linalg.cho_factor(smaller, overwrite_a=True, check_finite=False)
+    # Transposed, it is in the order of columns that LAPACK overwrites; it is symmetric.
+    factor = linalg.cho_factor(smaller.T, overwrite_a=True, check_finite=False)
     if width <= n:
         solved = linalg.cho_solve(factor, columns, check_finite=False) / share
         return np.asarray(solved, dtype=np.float64)

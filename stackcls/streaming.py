@@ -67,7 +67,7 @@ class Streamed:
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """Yield all rows in order, as number of the first row and features; each block is gone when the next comes."""
         each = ROWS * max(1, BLOCK // (ROWS * self.width * np.dtype(self.dtype).itemsize))
-        each = min(each, len(self.rows))
+        each = max(1, min(each, len(self.rows)))
         spare = [buffers.zeros((each, self.width), self.dtype) for _ in range(2)]
         with ThreadPoolExecutor(1, "read") as thread:
             following = thread.submit(self._read, 0, spare[0])
@@ -79,9 +79,10 @@ class Streamed:
 
     def _read(self, start: int, target: Floats) -> Floats:
         rows = self.rows[start : start + len(target)]
-        begin = perf_counter()
-        self.traffic.bytes += self.read(rows, target[: len(rows)])
-        self.traffic.seconds += perf_counter() - begin
+        if rows.size:
+            begin = perf_counter()
+            self.traffic.bytes += self.read(rows, target[: len(rows)])
+            self.traffic.seconds += perf_counter() - begin
         return target[: len(rows)]
 
 
