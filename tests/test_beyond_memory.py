@@ -73,7 +73,6 @@ def test_four_times_the_memory_allowed_is_fitted_within_it(tmp_path):
         text=True,
     )
     found = json.loads(done.stdout)
-    print(found)
     assert found["taken"] < ALLOWED
     roomy = Settings(**settings(tmp_path, 10_000))
     with Store(roomy.files.features) as opened:
