@@ -21,10 +21,12 @@ from stackcls.trainingdata import TrainingRows
 from stackcls.validation import Validated
 
 PAIRS = 5e11  # multiplications to compare all images with each other, from which on that takes ten seconds and more
-LEFT_OUT = (
+_LEFT_OUT = (
     "what takes long was left out (what each backbone adds, what neighbours say of labels, how well classes never "
-    "seen are told from known ones): `fit --report full` does it"
+    "seen are told from known ones)"
 )
+LEFT_OUT = f"{_LEFT_OUT}: `fit --report full` does it"
+NO_ROOM = f"{_LEFT_OUT}: matrices do not fit into memory (stack.memory)"
 
 NO_REJECTION = (
     f"a class is called {UNKNOWN!r}, as images of no known class would be: `predict --reject` is refused until that "
@@ -59,7 +61,12 @@ class Findings:
 
 
 def is_full(data: TrainingSet, settings: Settings) -> bool:
-    """Whether to do what takes further fits: as `report.depth` says; `auto` leaves it out where that takes long."""
+    """Whether to do what takes further fits: as `report.depth` says; `auto` leaves it out where that takes long.
+
+    Of matrices that do not fit into memory it never is.
+    """
+    if data.streamed:
+        return False
     if settings.report.depth == "auto":
         return not validation.is_large(data) and len(data.y) ** 2 * sum(data.widths) < PAIRS
     return settings.report.depth == "full"
@@ -76,7 +83,8 @@ def find(training: TrainingRows, validated: Validated, settings: Settings, liste
     copies, tables[settings.files.duplicates] = _duplicates(training, validated, settings, listener)
     unknown, familiarity = unknowns.look(training.data, validated, settings, full, listener)
     refused = UNKNOWN in training.data.class_names
-    notes = [note for note, said in ((LEFT_OUT, not full), (NO_REJECTION, refused)) if said]
+    left_out = NO_ROOM if training.data.streamed else LEFT_OUT
+    notes = [note for note, said in ((left_out, not full), (NO_REJECTION, refused)) if said]
     return Findings(
         contributions=scoring.contributions(validated.predictions, validated.without, training.seconds_per_image),
         suspects=found,

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackcls import buffers
+from stackcls.streaming import Streamed, pieces
+
 SHRINKAGE = 0.3  # of the covariance towards a multiple of one: from 0.2 to 0.5 does about as well on birds and flowers
 MOST_AXES = 64
 MOST_VIEWS = 3  # a model holds no more, however many folds there are
 NUISANCES = 3
 TURNS = 8
 ROWS = 1024
+FEW = 256  # rows, or columns, of which there are several copies at a time
 TINY = 1e-12
 SURE = 1e-6  # probabilities are kept this far from 0 and 1 before odds are taken
 
@@ -131,25 +135,24 @@ def powered(X: NDArray[np.float32]) -> NDArray[np.float32]:
     return X
 
 
-def fit_space(X: NDArray[np.float32], y: Ints, n_classes: int) -> Space:
+def fit_space(X: Floats | Streamed, y: Ints, n_classes: int) -> Space:
     """Fit one backbone's space by linear discriminant analysis with a shrunk covariance.
 
     Parameters
     ----------
-    X : ndarray of float32, shape (n, width)
-        Is overwritten.
+    X : ndarray of float32, shape (n, width), or Streamed
+        Is gone through twice; beside it, memory holds a matrix of `width` columns and as many rows, or n if these are
+        fewer.
     y : ndarray of int64, shape (n,)
         From 0 to `n_classes` - 1; each occurs.
     n_classes : int
     """
-    powered(X)
-    means = np.stack([X[y == number].mean(axis=0, dtype=np.float64) for number in range(n_classes)])
-    for start in range(0, len(X), ROWS):
-        X[start : start + ROWS] -= means[y[start : start + ROWS]]
+    means = _class_means(X, y, n_classes)
+    residuals = _residuals(X, y, means)
     centre = means.mean(axis=0)
     means -= centre
-    directions = _solve(X, len(y) - n_classes, means)
-    nuisances = _leading(X)
+    nuisances = _leading(residuals)
+    directions = _solve(residuals, len(y), n_classes, means)
     variances, turn = np.linalg.eigh(means @ directions)
     largest = np.argsort(-variances)[: min(n_classes - 1, MOST_AXES)]
     variances = np.maximum(variances[largest], TINY)
@@ -160,21 +163,52 @@ def fit_space(X: NDArray[np.float32], y: Ints, n_classes: int) -> Space:
     return Space(*(np.ascontiguousarray(array, dtype=np.float32) for array in found))
 
 
-def _solve(residuals: NDArray[np.float32], freedom: int, means: NDArray[np.float64]) -> NDArray[np.float64]:
+def _class_means(X: Floats | Streamed, y: Ints, n_classes: int) -> NDArray[np.float64]:
+    """Mean of each class, shape (n_classes, width)."""
+    sums = np.zeros((n_classes, X.shape[1]))
+    for start, part in pieces(X, FEW):
+        rows, given = powered(part.copy()), y[start : start + len(part)]
+        for number in np.unique(given):
+            sums[number] += rows[given == number].sum(axis=0, dtype=np.float64)
+    sums /= np.bincount(y, minlength=n_classes)[:, None]
+    return sums
+
+
+def _residuals(X: Floats | Streamed, y: Ints, means: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What rows differ by from their class's mean, shape (n, width), or where n is larger their products among columns.
+
+    These are all that is asked for, and the smaller.
+    """
+    n, width = X.shape
+    found = buffers.zeros((min(n, width), width))
+    means = means.astype(np.float32)
+    for start, part in pieces(X, FEW):
+        rows = powered(part.copy())
+        rows -= means[y[start : start + len(part)]]
+        if n < width:
+            found[start : start + len(part)] = rows
+            continue
+        for first in range(0, width, FEW):  # no second matrix of that size
+            found[first : first + FEW] += rows[:, first : first + FEW].T @ rows
+    return found
+
+
+def _solve(residuals: NDArray[np.float32], n: int, n_classes: int, means: NDArray[np.float64]) -> NDArray[np.float64]:
     """The shrunk covariance's inverse times the means, shape (width, n_classes), by the smaller system of equations.
 
     The shrinkage bounds the condition to a few thousand, so that float32 does.
     """
     from scipy import linalg  # which predicting does without
 
-    n, width = residuals.shape
+    width, freedom = residuals.shape[1], n - n_classes
     share = (1 - SHRINKAGE) / max(freedom, 1)
-    total = sum(float(np.vdot(part, part)) for part in np.array_split(residuals, -(-n // ROWS)))
+    smaller = residuals if width <= n else residuals @ residuals.T
+    total = float(np.trace(smaller, dtype=np.float64))
     ridge = SHRINKAGE * max(total / max(freedom, 1) / width, TINY)
     columns = means.T.astype(np.float32)
-    smaller = residuals.T @ residuals if width <= n else residuals @ residuals.T
     smaller.flat[:: len(smaller) + 1] += np.float32(ridge / share)
-    factor = linalg.cho_factor(smaller, overwrite_a=True, check_finite=False)
+    # Transposed, it is in the order of columns that LAPACK overwrites; it is symmetric.
+    factor = linalg.cho_factor(smaller.T, overwrite_a=True, check_finite=False)
     if width <= n:
         solved = linalg.cho_solve(factor, columns, check_finite=False) / share
         return np.asarray(solved, dtype=np.float64)
@@ -183,11 +217,18 @@ def _solve(residuals: NDArray[np.float32], freedom: int, means: NDArray[np.float
 
 
 def _leading(residuals: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Directions in which the residuals vary most, shape (width, `NUISANCES`), nearly, by subspace iteration."""
-    start = np.random.default_rng(0).normal(size=(residuals.shape[1], NUISANCES)).astype(np.float32)
+    """Directions in which rows vary most, shape (width, `NUISANCES`), nearly, by subspace iteration.
+
+    Parameters
+    ----------
+    residuals : ndarray of float32
+        As `_residuals` gives them.
+    """
+    n, width = residuals.shape
+    start = np.random.default_rng(0).normal(size=(width, NUISANCES)).astype(np.float32)
     found = np.linalg.qr(start)[0]
     for _ in range(TURNS):
-        found = np.linalg.qr(residuals.T @ (residuals @ found))[0]
+        found = np.linalg.qr(residuals @ found if n == width else residuals.T @ (residuals @ found))[0]
     return found
 
 

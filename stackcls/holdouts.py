@@ -10,6 +10,7 @@ from stackcls import buffers, runtables, scoring, splits
 from stackcls.decisions import probabilities
 from stackcls.errors import TrainingError
 from stackcls.inspect.duplicates import Found
+from stackcls.learners import FittedBase
 from stackcls.report import tables
 from stackcls.report.results import STACK, Holdout, Mistake
 from stackcls.scoring import Predictions
@@ -109,7 +110,7 @@ def score(held: HeldOut, model: StackedClassifier) -> tuple[Holdout, str]:
     ranking = {}
     average = buffers.zeros((len(rows), len(data.class_names)))
     for number, (name, base) in enumerate(zip(data.names, model.bases_, strict=True)):
-        ranking[name] = base.estimator.predict_proba(data.block(number, rows))
+        ranking[name] = FittedBase(base.estimator, True).predict_proba(data.matrix(number, rows))
         average += ranking[name] / len(data.names)
     ranking[STACK] = model.meta_decisions(average)
     predictions = Predictions(data.y, np.zeros(len(rows), dtype=np.int64), ranking)

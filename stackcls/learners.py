@@ -1,20 +1,23 @@
 """The learners that a stack is made of: a logistic regression per backbone, and what mlxtend is handed."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from sklearn.utils.class_weight import compute_class_weight
 
 from stackcls import buffers, logistic, svm
+from stackcls.streaming import Streamed, pieces
 
 MAX_ITERATIONS = 1000
-ROWS = 1024
 WIDE = 1500  # columns from which the square matrices of `stackcls.svm` cost more than liblinear does
 
 Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.int64]
 
 
 class BlockColumns:
@@ -48,7 +51,9 @@ class KnownProbabilities:
 class LeanLogisticRegression(LogisticRegression):  # type: ignore[misc]
     """scikit-learn's logistic regression, fitted by `stackcls.logistic`."""
 
-    def fit(self, X: Floats, y: NDArray[Any], start: logistic.Coefficients | None = None) -> "LeanLogisticRegression":
+    def fit(
+        self, X: Floats | Streamed, y: NDArray[Any], start: logistic.Coefficients | None = None
+    ) -> "LeanLogisticRegression":
         """Fit as scikit-learn does, to the same tolerance."""
         self.plain()._validate_params()
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -112,9 +117,20 @@ class FittedBase:
         self.estimator = estimator
         self.converged = converged
 
-    def predict_proba(self, X: Floats) -> Floats:
+    def predict_proba(self, X: Floats | Streamed) -> Floats:
         """Class probabilities, shape (n, classes), computed without a second array of that shape."""
-        found: Floats = buffers.zeros((len(X), len(self.estimator.classes_)), X.dtype)
-        for start in range(0, len(X), ROWS):
-            found[start : start + ROWS] = self.estimator.predict_proba(X[start : start + ROWS])
+        found: Floats = buffers.zeros((X.shape[0], len(self.estimator.classes_)), X.dtype)
+        for start, part in pieces(X):
+            found[start : start + len(part)] = self.estimator.predict_proba(part)
         return found
+
+
+def predict_held_out(
+    learner: LeanLogisticRegression, X: Streamed, y: NDArray[Any], folds: Iterable[tuple[Ints, Ints]]
+) -> Floats:
+    """As scikit-learn's `cross_val_predict`: each row's probabilities by what was fitted on the other folds."""
+    found: Floats = buffers.zeros((len(y), len(np.unique(y))), X.dtype)
+    for train, test in folds:
+        fitted = clone(learner).fit(X.take(train), y[train])
+        found[test] = FittedBase(fitted.plain(), fitted.converged_).predict_proba(X.take(test))
+    return found

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from stackcls import buffers
 from stackcls.descent import PAIRS, Vector, minimise
+from stackcls.streaming import ROWS, Streamed, pieces
 
 TOLERANCE = 1e-4  # scikit-learn's own, on the largest element of the gradient
-ROWS = 1024  # at a time: their probabilities fit the second-level cache, their features the third
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -39,7 +39,7 @@ class Coefficients:
 
 
 def fit(
-    X: Floats,
+    X: Floats | Streamed,
     y: Ints,
     n_classes: int,
     *,
@@ -53,7 +53,8 @@ def fit(
 
     Parameters
     ----------
-    X : ndarray of float32 or float64, shape (n, n_features)
+    X : ndarray of float32 or float64, shape (n, n_features), or Streamed
+        Streamed rows are read once for each value of the loss; the steps are the same, to the last bit.
     y : ndarray of int, shape (n,)
         From 0 to `n_classes` - 1; each occurs.
     n_classes : int
@@ -85,7 +86,7 @@ def fit(
 class _Loss:
     """The loss and its gradient by the parameters: a row for each feature and one for the intercept."""
 
-    def __init__(self, X: Floats, y: Ints, n_classes: int, C: float, class_weights: Floats | None) -> None:
+    def __init__(self, X: Floats | Streamed, y: Ints, n_classes: int, C: float, class_weights: Floats | None) -> None:
         weights = np.ones(n_classes) if class_weights is None else class_weights
         total = float(weights[y].sum())
         self.columns = 1 if n_classes == 2 else n_classes
@@ -105,8 +106,8 @@ class _Loss:
         to_residuals = _binary_residuals if self.columns == 1 else _residuals
         np.multiply(matrix[:-1], parameters.dtype.type(self._penalty), out=gradient[:-1])
         gradient[-1] = 0
-        for start in range(0, len(self._y), ROWS):
-            part, y = self._X[start : start + ROWS], self._y[start : start + ROWS]
+        for start, part in pieces(self._X):
+            y = self._y[start : start + len(part)]
             scores = np.matmul(part, matrix[:-1], out=self._scores[: len(y)])
             scores += matrix[-1]
             loss += to_residuals(scores, y, self._share)

@@ -1,17 +1,19 @@
-"""Which process, of which machine, made something, and whether it is gone."""
+"""Which process, of which machine, made something, and whether it is gone; what memory is left to this one."""
 
+import contextlib
 import hashlib
 import os
 import re
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import psutil
 
-PROC = Path("/proc")
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MARK = r"([0-9a-f]{12})-(\d+)-(\d+)"
 ABANDONED = 24 * 3600  # seconds after which a file of another machine's process is taken for left behind
 
@@ -65,6 +67,45 @@ def _exists(pid: int) -> bool:
 @cache
 def _mark(pid: int) -> str:
     return f"{this_machine()}-{pid}-{started(pid) or 0:.0f}"
+
+
+def available_memory() -> int:
+    """Bytes that this process can still take: of the machine's, of its control groups' and of its own limit."""
+    found = [int(psutil.virtual_memory().available), *_left_to_groups()]
+    if sys.platform != "win32":
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            found.append(soft - int(psutil.Process().memory_info().vms))
+    return max(0, min(found))
+
+
+def _left_to_groups() -> Iterator[int]:
+    """What limits of Linux's control groups leave, as containers and batch systems set them."""
+    try:
+        entries = [line.split(":", 2) for line in (PROC / "self" / "cgroup").read_text("ascii").splitlines()]
+    except (OSError, ValueError):  # not Linux
+        return
+    for _, kinds, name in entries:
+        if kinds not in ("", "memory") and "memory" not in kinds.split(","):
+            continue
+        first = GROUPS if not kinds else GROUPS / "memory"
+        here = first / name.lstrip("/")
+        for folder in (here, *here.parents):  # in a container the name may be the host's, and the limit at the top
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                yield _left_to_group(folder, not kinds)
+            if folder == first:
+                break
+
+
+def _left_to_group(folder: Path, unified: bool) -> int:
+    """What one group's limit leaves; what is kept of files can be given back, and does not count."""
+    limit, used = ("memory.max", "memory.current") if unified else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    stated = (folder / limit).read_text("ascii").strip()
+    said = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+    files = int(said["inactive_file"]) + int(said["active_file"])
+    return int(stated) - int((folder / used).read_text("ascii")) + files  # "max" is no number, and no limit
 
 
 def mark() -> str:

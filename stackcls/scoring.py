@@ -62,7 +62,9 @@ def score(predictions: Predictions, learner: str) -> Score:
     ranking = predictions.ranking[learner]
     top5 = None
     if ranking.shape[1] > 5:
-        top5 = float((np.argsort(-ranking, axis=1)[:, :5] == predictions.given[:, None]).any(axis=1).mean())
+        parts = (slice(start, start + ROWS) for start in range(0, len(ranking), ROWS))
+        best = (np.argsort(-ranking[part], axis=1)[:, :5] == predictions.given[part, None] for part in parts)
+        top5 = float(np.concatenate([found.any(axis=1) for found in best]).mean())
     recalls = metrics.recall_score(
         predictions.given, predictions.predicted(learner), average=None, zero_division=np.nan
     )

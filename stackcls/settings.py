@@ -182,6 +182,16 @@ class Regularisation(Section):
     C: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
+def _memory(value: object) -> int | None:
+    """Read `auto` as None: most of what is available."""
+    if value is None or value == "auto":
+        return None
+    number = int(value) if isinstance(value, str) and value.isdigit() else value
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"memory is {value!r}; `auto` or a number of MiB from 1 on is allowed")
+    return number
+
+
 class StackSettings(Section):
     """What learns on top of the features."""
 
@@ -190,6 +200,7 @@ class StackSettings(Section):
     meta: Regularisation = Regularisation()
     class_weight: Literal["balanced"] | None = None
     inner_folds: int = Field(3, ge=2, le=100)
+    memory: Annotated[int | None, BeforeValidator(_memory)] = None
 
 
 def _holdout(value: object) -> object:

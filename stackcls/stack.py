@@ -27,9 +27,11 @@ from stackcls.learners import (
     KnownProbabilities,
     LeanLinearSVC,
     LeanLogisticRegression,
+    predict_held_out,
 )
 from stackcls.parallel import in_parallel
 from stackcls.settings import StackSettings
+from stackcls.streaming import Streamed
 
 
 def splitter(folds: int, seed: int, groups: NDArray[np.int64] | None) -> BaseCrossValidator:
@@ -151,7 +153,7 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit_base(
         self,
-        X: Floats,
+        X: Floats | Streamed,
         y: NDArray[Any],
         groups: NDArray[Any] | None = None,
         start: logistic.Coefficients | None = None,
@@ -171,7 +173,10 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         shares = None
         if self.recipe == "out-of-fold":
             inner = splitter(self.inner_folds, self.random_state, groups)
-            shares = cross_val_predict(clone(learner), X, y, groups=groups, cv=inner, method="predict_proba")
+            if isinstance(X, np.ndarray):
+                shares = cross_val_predict(clone(learner), X, y, groups=groups, cv=inner, method="predict_proba")
+            else:
+                shares = predict_held_out(learner, X, y, inner.split(y, y, groups))
         estimator = learner.fit(X, y, start).plain()
         base = FittedBase(estimator, learner.converged_)
         return base, base.predict_proba(X) if shares is None else shares

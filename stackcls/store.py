@@ -82,14 +82,26 @@ class Store:
 
     def read_rows(self, name: str, rows: NDArray[np.int64]) -> Features:
         """Read some rows of a matrix, which ascend, shape (rows, width); never holds them twice."""
-        dataset = self._file["features"][name]
-        found: Features = buffers.zeros((len(rows), dataset.shape[1]))
+        found: Features = buffers.zeros((len(rows), self.matrices[name].width))
+        self.read_rows_into(name, rows, found)
+        return found
+
+    def read_rows_into(self, name: str, rows: NDArray[np.int64], target: Features) -> int:
+        """Read some rows of a matrix, which ascend, into `target`; return how many bytes were read."""
+        dataset, read = self._file["features"][name], 0
+        some = np.empty((min(ROWS, len(dataset)), dataset.shape[1]), np.float32)
         for start in np.unique(rows // ROWS).tolist():
             first = start * ROWS
             low, high = np.searchsorted(rows, (first, first + ROWS))
             wanted = rows[low:high]
-            found[low:high] = dataset[wanted[0] : wanted[-1] + 1][wanted - wanted[0]]
-        return found
+            begin, end = int(wanted[0]), int(wanted[-1]) + 1
+            read += (end - begin) * dataset.shape[1] * some.itemsize
+            if end - begin == high - low:
+                dataset.read_direct(target, np.s_[begin:end], np.s_[low:high])
+                continue
+            dataset.read_direct(some, np.s_[begin:end], np.s_[: end - begin])
+            np.take(some, wanted - begin, axis=0, out=target[low:high], mode="clip")  # which copies once
+        return read
 
     def chunks(self, name: str) -> Iterator[tuple[int, Features]]:
         """Yield a matrix in order, as (first row, rows) with bounded memory."""

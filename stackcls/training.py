@@ -1,5 +1,6 @@
 """What is learned from, and whether its labels and groups allow the folds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from stackcls import stack
 from stackcls.errors import TrainingError
 from stackcls.settings import Settings
+from stackcls.streaming import Streamed
 
 NAMED = 5
 
@@ -21,6 +23,13 @@ class Blocks(Protocol):
 
     def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
         """Features by the backbone of that number, shape (rows, width); the rows ascend."""
+
+
+class Streams(Blocks, Protocol):
+    """Feature matrices that need not be fetched whole."""
+
+    def stream(self, number: int, rows: Ints) -> Streamed:
+        """The same rows, read whenever they are gone through."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +47,20 @@ class TrainingSet:
     class_names : tuple of str
     groups : ndarray of int64, shape (n,), or None
         Rows with the same number stay in one fold.
+    memory : float
+        Bytes that may be taken.
+    streamed : frozenset of int
+        Backbones, by number, whose matrices do not fit into that; `X` can stream them.
     """
 
-    X: NDArray[np.float32] | Blocks
+    X: NDArray[np.float32] | Blocks | Streams
     names: tuple[str, ...]
     widths: tuple[int, ...]
     y: Ints
     class_names: tuple[str, ...]
     groups: Ints | None
+    memory: float = math.inf
+    streamed: frozenset[int] = frozenset()
 
     def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
         """Features of some rows, which ascend, by the backbone of that number, shape (rows, width)."""
@@ -53,6 +68,13 @@ class TrainingSet:
             start = sum(self.widths[:number])
             return self.X[rows, start : start + self.widths[number]]
         return self.X.block(number, rows)
+
+    def matrix(self, number: int, rows: Ints) -> NDArray[np.float32] | Streamed:
+        """As `block` where that fits into memory, else what reads the rows whenever they are gone through."""
+        if number not in self.streamed:
+            return self.block(number, rows)
+        source: Streams = self.X  # type: ignore[assignment]
+        return source.stream(number, rows)
 
 
 def check_classes(data: TrainingSet, settings: Settings) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-from stackcls import backbones, bases, costs, exposure, grouping, holdouts
+from stackcls import backbones, bases, costs, exposure, grouping, holdouts, memory
 from stackcls.backbones import Backbone
 from stackcls.errors import IdentityMismatch, StoreError, TrainingError
 from stackcls.files import digest_file
@@ -15,6 +16,7 @@ from stackcls.listener import Listener
 from stackcls.seen import Hashes
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
+from stackcls.streaming import Streamed, Traffic
 from stackcls.training import TrainingSet, class_counts, images_needed
 
 
@@ -52,6 +54,15 @@ class TrainingRows:
     given_groups: Ints | None
     seen: Hashes
     seconds_per_image: Mapping[str, float | None] = field(default_factory=dict)
+
+    def read(self) -> list[str]:
+        """What to say of matrices that were read in blocks: how often, and how fast."""
+        stored: _Stored = self.data.X  # type: ignore[assignment]
+        n_rows, found = len(self.table.paths), []
+        for number in sorted(self.data.streamed):
+            count, size = stored.traffic[number], memory.NUMBER * n_rows * self.data.widths[number]
+            found.append(memory.traffic(self.data.names[number], size, count.bytes, count.seconds))
+        return found
 
 
 def choose(store: Store, settings: Settings) -> dict[str, Backbone]:
@@ -122,13 +133,17 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
         raise TrainingError(f"{store.path}: no labelled image is left to learn from ({'; '.join(notes)})")
     rows = np.flatnonzero(keep)
     present, y = np.unique(table.labels[rows], return_inverse=True)
+    widths = tuple(store.matrices[name].width for name in names)
+    planned = memory.plan(names, widths, len(rows), len(present), settings.stack)
     data = TrainingSet(
-        X=_Stored(store, tuple(names), rows),
+        X=_Stored(store, tuple(names), rows, tuple(Traffic() for _ in names)),
         names=tuple(names),
-        widths=tuple(store.matrices[name].width for name in names),
+        widths=widths,
         y=y.astype(np.int64),
         class_names=tuple(table.class_names[index] for index in present),
         groups=None if groups is None else groups[rows],
+        memory=planned.memory,
+        streamed=planned.streamed,
     )
     held_out = None
     if settings.cv.holdout is not None:
@@ -144,6 +159,8 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     _note_precisions(store, names, notes)
     for note in notes:
         listener.warn(note)
+    for line in planned.lines:
+        listener.say(line)
     given = None if given is None else given[rows]
     return TrainingRows(data, table, rows, notes, held_out, found.take(rows), given, saw.hashes, _costs(store, names))
 
@@ -226,7 +243,8 @@ def _held_out(
     if not rows.size:
         raise TrainingError(f"cv.holdout: {settings.cv.holdout!r} holds out no image of a class that is learned")
     y = np.searchsorted(present, table.labels[rows])
-    unseen = replace(data, X=_Stored(store, data.names, rows), y=y, groups=None)
+    stored = _Stored(store, data.names, rows, tuple(Traffic() for _ in data.names))
+    unseen = replace(data, X=stored, y=y, groups=None)
     return HeldOut(str(settings.cv.holdout), unseen, tuple(table.paths[row] for row in rows), left_out)
 
 
@@ -244,7 +262,14 @@ class _Stored:
     store: Store
     names: tuple[str, ...]
     rows: np.ndarray
+    traffic: tuple[Traffic, ...]
 
     def block(self, number: int, rows: np.ndarray) -> np.ndarray:
         """Read some of the labelled rows of one matrix."""
         return self.store.read_rows(self.names[number], self.rows[rows])
+
+    def stream(self, number: int, rows: np.ndarray) -> Streamed:
+        """The same rows, read whenever they are gone through."""
+        name = self.names[number]
+        read = partial(self.store.read_rows_into, name)
+        return Streamed(read, self.rows[rows], self.store.matrices[name].width, np.float32, self.traffic[number])

@@ -12,13 +12,14 @@ from sklearn.metrics import roc_auc_score
 from stackcls import buffers, validation
 from stackcls.decisions import probabilities
 from stackcls.errors import TrainingError
-from stackcls.familiarity import MOST_VIEWS, ROWS, Familiarity, Space, View, Weights, certain, fit_space, scores
+from stackcls.familiarity import FEW, MOST_VIEWS, Familiarity, Space, View, Weights, certain, fit_space, scores
 from stackcls.listener import Listener
 from stackcls.parallel import in_parallel
 from stackcls.report.findings import Trade, Unknown
 from stackcls.report.results import STACK
 from stackcls.scoring import fit_temperature
 from stackcls.settings import Settings
+from stackcls.streaming import pieces
 from stackcls.training import TrainingSet, check_folds
 from stackcls.validation import Advance, Floats, Ints, Part, Validated
 
@@ -229,13 +230,14 @@ def familiarities(
 
 
 def _fit_space(data: TrainingSet, number: int, train: Ints, test: Ints) -> tuple[Space, Floats, Floats]:
+    if data.streamed:
+        buffers.give_back()
     y = data.y[train]
-    space = fit_space(data.block(number, train), y, len(data.class_names))
+    space = fit_space(data.matrix(number, train), y, len(data.class_names))
     counts = np.bincount(y, minlength=len(data.class_names))
     ratios, nuisance = buffers.zeros((len(test), len(counts))), np.empty(len(test))
-    for start in range(0, len(test), ROWS):
-        part = test[start : start + ROWS]
-        found = space.look(data.block(number, part), counts)
+    for start, part in pieces(data.matrix(number, test), FEW):
+        found = space.look(part, counts)
         ratios[start : start + len(part)], nuisance[start : start + len(part)] = found
     return space, ratios, nuisance
 

@@ -204,6 +204,8 @@ class _Mean:
 def is_large(data: TrainingSet) -> bool:
     """Whether fits take so long, or so much memory, that none should be done in vain."""
     numbers = len(data.y) * max(data.widths)
+    if data.streamed or 4 * numbers * cpu_count() > data.memory:
+        return True
     return numbers * len(data.class_names) >= LARGE or numbers >= MANY
 
 
@@ -217,10 +219,10 @@ def _fit_base(
 ) -> BaseResult:
     """Fit one base learner; also return what the meta-classifier learns from, and the probabilities of other rows."""
     groups = None if data.groups is None else data.groups[train]
-    base, shares = unfitted.fit_base(data.block(number, train), data.y[train], groups, start)
+    base, shares = unfitted.fit_base(data.matrix(number, train), data.y[train], groups, start)
     if not test.size:
         return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
-    return base, shares, base.predict_proba(data.block(number, test))
+    return base, shares, base.predict_proba(data.matrix(number, test))
 
 
 def predict_held_out(data: TrainingSet, part: Part, settings: Settings, advance: Advance) -> dict[str, Floats]:

@@ -42,6 +42,7 @@ WORKINGS = [
     "loading",
     "lookup",
     "losses",
+    "memory",
     "model",
     "modelfile",
     "page",

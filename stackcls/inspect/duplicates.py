@@ -68,7 +68,7 @@ def find(sha256: Sequence[str], chunks: Chunks | None) -> Found:
     chunks : iterable of (int, ndarray of float32), or None
         Number of the first row, and rows from `neighbours.unit`; None to look for exact duplicates alone.
     """
-    _, first, content = np.unique(np.array(sha256, dtype=np.str_), return_index=True, return_inverse=True)
+    _, first, content = np.unique(np.array(sha256, dtype=np.bytes_), return_index=True, return_inverse=True)
     content = content.astype(np.int64)
     if chunks is None or len(first) <= FEWEST:
         return _linked(content, 1.0, None)

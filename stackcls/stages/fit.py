@@ -111,8 +111,15 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         matrices = {name: store.matrices[name] for name in chosen}
         digests = store.digest, {name: store.digests[name] for name in chosen}
         full = analyses.is_full(training.data, settings)
-        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener, full)
+        svm = baseline == "linear-svm"
+        if svm and training.data.streamed:
+            svm = False
+            training.notes.append("linear SVMs on single backbones were left out: they need whole matrices in memory")
+            listener.warn(training.notes[-1])
+        validated = validation.cross_validate(training.data, settings, svm, listener, full)
         findings = analyses.find(training, validated, settings, listener)
+        for line in training.read():
+            listener.say(line)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]

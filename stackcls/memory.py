@@ -1,0 +1,78 @@
+"""Which feature matrices fit into memory while they are learned from, and which are read from the file in blocks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stackcls import processes
+from stackcls.descent import PAIRS
+from stackcls.settings import StackSettings
+
+SHARE = 0.75  # of what is available: other work, and what the system keeps of files, need some too
+NUMBER = 4  # bytes of a float32
+TABLES = 12  # beside one for each backbone: arrays of a number for each image and class that are there together
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much memory fits may take, and what they do with it.
+
+    Attributes
+    ----------
+    memory : int
+        Bytes.
+    streamed : frozenset of int
+        Backbones, by number, whose matrices do not fit.
+    lines : tuple of str
+        What is to be said of it, in one line for each of these backbones.
+    """
+
+    memory: int
+    streamed: frozenset[int]
+    lines: tuple[str, ...]
+
+
+def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: int, settings: StackSettings) -> Plan:
+    """Compare what fitting each backbone takes with what there is.
+
+    Parameters
+    ----------
+    names, widths : sequence
+        Of the backbones.
+    n_images, n_classes : int
+        That are learned from.
+    settings : StackSettings
+        `memory`: MiB, or None for most of what is available.
+    """
+    memory = int(SHARE * processes.available_memory()) if settings.memory is None else settings.memory << 20
+    allowed = f"the {_size(memory)} that fits may take (stack.memory)"
+    tables = NUMBER * n_images * n_classes * (len(names) + TABLES)
+    streamed, lines = [], []
+    for number, (name, width) in enumerate(zip(names, widths, strict=True)):
+        matrix = NUMBER * n_images * width
+        steps = NUMBER * (width + 1) * n_classes * 2 * (PAIRS + 4)
+        if matrix + steps + tables <= memory:
+            continue
+        streamed.append(number)
+        lines.append(
+            f"{name}: {_size(matrix)}, and {_size(steps + tables)} to work with, do not fit into {allowed}: read from "
+            "the file in blocks, once for each step of a fit"
+        )
+    if tables > memory:
+        lines.append(
+            f"{n_images} images times {n_classes} classes are so many probabilities that {_size(tables)} are needed, "
+            f"more than {allowed}, whether matrices are read in blocks or not: give it more memory, or fewer images"
+        )
+    return Plan(memory, frozenset(streamed), tuple(lines))
+
+
+def traffic(name: str, matrix: int, read: int, seconds: float) -> str:
+    """Say how much of a matrix was read; all sizes in bytes."""
+    rate = f" at {read / seconds / 1e9:.1f} GB/s" if seconds else ""
+    return f"{name}: read {read / matrix:.0f} times, {_size(read)}{rate}"
+
+
+def _size(count: float) -> str:
+    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9)):
+        if count >= bytes_:
+            return f"{count / bytes_:.1f} {unit}"
+    return f"{count / 1e6:.0f} MB"
