@@ -246,7 +246,7 @@ def _decoded(
     paths: Sequence[str | Path], side: int, limits: Limits
 ) -> Iterator[tuple[images.Pixels, Image.Image] | UnreadableImage]:
     """Decode pictures one ahead, with a copy of each whose shorter side is at most `side`."""
-    jobs = (partial(_decode, Path(path), side, limits) for path in paths)
+    jobs = (partial(_decode, extraction.as_input(path), side, limits) for path in paths)
 
     def late(number: int) -> UnreadableImage:
         return UnreadableImage(
@@ -261,19 +261,20 @@ def _decoded(
 
 
 def _decode(
-    path: Path, side: int, limits: Limits, turn: Turn[Any]
+    item: ImageInput, side: int, limits: Limits, turn: Turn[Any]
 ) -> tuple[images.Pixels, Image.Image] | UnreadableImage:
     try:
-        data = images.read_bytes(path, str(path), limits, turn.admit_file)
+        assert not isinstance(item.content, np.ndarray)
+        data = images.read_bytes(item.content, item.name, limits, turn.admit_file)
         turn.counting = True
-        image = images.decode(data, str(path), limits, turn.admit_pixels)
+        image = images.decode(data, item.name, limits, turn.admit_pixels)
         factor = min(1.0, side / min(image.size))
         width, height = (max(1, min(round(length * factor), LONGEST * side)) for length in image.size)
         return np.asarray(image), image.resize((width, height), Image.Resampling.BILINEAR)
     except UnreadableImage as error:
         return error
     except MemoryError:
-        return UnreadableImage(str(path), "not enough memory to read it")
+        return UnreadableImage(item.name, "not enough memory to read it")
 
 
 def _covered(picture: Image.Image, masks: Heat) -> Iterator[images.Pixels]:

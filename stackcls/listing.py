@@ -2,17 +2,22 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stackcls import images
+from stackcls.engines.cache import cache_folder
 from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
 from stackcls.listener import Listener
 from stackcls.settings import Limits
 from stackcls.sources import ImageEntry, Source
+from stackcls.spool import Spool
 from stackcls.store import ImageTable
+from stackcls.urls import Url
 
+REMOTE_THREADS, REMOTE_AT_ONCE = 32, 4  # a server answers late, and several at once
 AT_ONCE = 32  # images that one thread takes at a time: a task for each would cost more than hashing a small one
 
 
@@ -77,24 +82,37 @@ class Listing:
 
 
 def hash_all(source: Source, listener: Listener, limits: Limits) -> Listing:
-    """Read every file once to know its content; what cannot be opened is rejected."""
+    """Read every file once to know its content; what cannot be opened is rejected.
+
+    What is read from a server is copied, where there is room, for the source that the listing has.
+    """
+    spool = None
+    if isinstance(source.root, Url):
+        with suppress(OSError):  # where the cache cannot be written, all is transferred twice
+            spool = Spool(cache_folder())
+            source = replace(source, copies=spool.place)
 
     def digest(entry: ImageEntry) -> str | UnreadableImage:
         try:
-            return images.hash_file(source.locate(entry), entry.path, limits)
+            if spool is None:
+                return images.hash_file(source.locate(entry), entry.path, limits)
+            data = images.read_bytes(source.locate(entry), entry.path, limits)
+            spool.keep(entry.path, data)
+            return images.content_hash(data)
         except UnreadableImage as error:
             return error
 
     def digests(start: int) -> list[str | UnreadableImage]:
-        return [digest(entry) for entry in source.entries[start : start + AT_ONCE]]
+        return [digest(entry) for entry in source.entries[start : start + at_once]]
 
     listing = Listing(source, {}, dict(source.rejected), limits)
-    starts = range(0, len(source.entries), AT_ONCE)
-    pool = ThreadPoolExecutor(thread_name_prefix="hash")
+    threads, at_once = (REMOTE_THREADS, REMOTE_AT_ONCE) if isinstance(source.root, Url) else (None, AT_ONCE)
+    starts = range(0, len(source.entries), at_once)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="hash")
     try:
         with listener.track("hash", len(source.entries), "image") as advance:
             for start, outcomes in zip(starts, pool.map(digests, starts), strict=True):
-                for entry, outcome in zip(source.entries[start : start + AT_ONCE], outcomes, strict=True):
+                for entry, outcome in zip(source.entries[start : start + at_once], outcomes, strict=True):
                     if isinstance(outcome, UnreadableImage):
                         listing.rejected[entry.path] = outcome.reason
                     else:

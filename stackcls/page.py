@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,8 @@ from stackcls.report.content import Cell, Copy, Page, Photo, Predicted, Suspect
 from stackcls.report.results import Report
 from stackcls.runtables import Predictions, Tables
 from stackcls.settings import Settings
+from stackcls.sources import Source
+from stackcls.urls import Place
 
 # How many of each are shown with pictures; of correct ones, of each class.
 MISTAKES, SUSPECTS, GROUPS, COPIES, HELD_OUT, CORRECT = 60, 60, 40, 8, 60, 4
@@ -54,10 +55,10 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts) -
     shown = [item.photo.path for gallery in galleries for item in gallery]
     listed = [item.photo.path for cell in cells for item in cell.listed]
     wanted = [*shown, *_paths(found, mistakes), *_paths(found, recognised[: CORRECT * len(report.classes)])]
-    root = sources.root_of(settings.images)
+    source = sources.reachable(settings.images, settings.features.limits)
     album = Album(None, {})
-    if root is not None:
-        album = Album.take(wanted, Counter([*shown, *listed]), root, files.folder, settings.features.limits)
+    if source is not None:
+        album = Album.take(wanted, Counter([*shown, *listed]), source, files.folder, settings.features.limits)
     return html.render(
         Page(
             report=report,
@@ -69,7 +70,7 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts) -
             copies=[[album.illustrate(item) for item in group] for group in copies],
             held_out=[album.illustrate(item) for item in held_out],
             held_out_intervals=_held_out_intervals(report),
-            remarks=_remarks(settings.images, root, bool(wanted), album) if found or not cross else [UNKNOWN],
+            remarks=_remarks(settings.images, source, bool(wanted), album) if found or not cross else [UNKNOWN],
         )
     )
 
@@ -77,10 +78,10 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts) -
 UNKNOWN = "The predictions of single images are not beside the report, so it shows none of them"
 
 
-def _remarks(images: Path, root: Path | None, wanted: bool, album: Album) -> list[str]:
+def _remarks(images: Place, source: Source | None, wanted: bool, album: Album) -> list[str]:
     if not wanted or album.pictures:
         return []
-    where = f"not at {images}" if root is None else f"not to be read at {root}"
+    where = f"not at {images}" if source is None else f"not to be read at {source.root}"
     return [
         f"The images were {where} when this was made, so it has no pictures; `stackcls report --html` makes it anew"
     ]

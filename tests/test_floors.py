@@ -56,6 +56,7 @@ WORKINGS = [
     "validation",
 ]
 ONLY = {
+    "fsspec": {"stackcls.fetching"},
     "faiss": {"stackcls.inspect.index"},
     "bokeh": {"stackcls.report.mappage"},
     "openTSNE": {"stackcls.inspect.embedding"},

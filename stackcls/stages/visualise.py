@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stackcls import extraction, images, modelfile
 from stackcls.errors import ConfigError, UnreadableImage
-from stackcls.extraction import ImageInput, Loaded
+from stackcls.extraction import Loaded
 from stackcls.listener import Listener, Silent
 from stackcls.printable import printable
 from stackcls.report import overlays, pictures, tables
@@ -168,7 +168,7 @@ def _loaded(
     """Each image, decoded once, in every size that a network takes."""
     frames = sorted({Frame(network.input_size) for network in networks})
     limits = features.limits if features else Limits()
-    return extraction.load((ImageInput(path, Path(path)) for path in inputs), frames, 1, limits)
+    return extraction.load(map(extraction.as_input, inputs), frames, 1, limits)
 
 
 def _save_maps(image: images.Pixels, maps: NDArray[np.float32], name: str, target: Path) -> None:
