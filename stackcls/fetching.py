@@ -33,7 +33,7 @@ NOT_KNOWN = frozenset(
 
 T = TypeVar("T")
 
-_opened: dict[tuple[int, str], Any] = {}  # by process, since a connection does not outlive a fork
+_opened: dict[tuple[int, str, bool], Any] = {}  # by process, since a connection does not outlive a fork
 _opening = threading.Lock()
 
 
@@ -80,7 +80,9 @@ def _statuses(error: BaseException) -> Iterator[int]:
     for one in _causes(error):
         response = getattr(one, "response", None)
         told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        for value in (told, getattr(one, "status", None), getattr(one, "code", None)):
+        # Elsewhere a code is none of the server's: aiohttp gives one to answers that break off.
+        code = getattr(one, "code", None) if type(one).__module__.startswith("gcsfs") else None
+        for value in (told, getattr(one, "status", None), code):
             if isinstance(value, int) and 100 <= value <= 599:
                 yield value
 
@@ -152,23 +154,26 @@ async def _http(system: Any, url: str, start: int, end: int) -> bytes:
         return b"".join(parts)[: end - start]
 
 
-def file_system(url: Url) -> Any:
-    """The file system of a URL, made once in a process: its threads share connections."""
-    key = (os.getpid(), url.scheme)
+def file_system(url: Url, listing: bool = False) -> Any:
+    """The file system of a URL, made once in a process: its threads share connections.
+
+    One that lists keeps its own retries, since of a thousand pages each may fail.
+    """
+    key = (os.getpid(), url.scheme, listing)
     with _opening:
         if key not in _opened:
-            _opened[key] = _open(url)
+            _opened[key] = _open(url, listing)
         return _opened[key]
 
 
-def _open(url: Url) -> Any:
+def _open(url: Url, listing: bool) -> Any:
     extra = EXTRAS.get(url.scheme)
     try:
         import fsspec
         from fsspec.config import conf
 
         options: dict[str, Any] = {}
-        if extra == "s3":
+        if extra == "s3" and not listing:
             # Retries are made here, with one policy for all; theirs would multiply.
             given = conf.get(url.scheme, {}).get("config_kwargs", {})
             options = {"config_kwargs": {**given, "retries": {"total_max_attempts": 1}}}
@@ -181,6 +186,6 @@ def _open(url: Url) -> Any:
             f"images: {url} is of no kind that can be read ({scrubbed(str(error))}); "
             "s3, gs, http, https and file are, and what else fsspec has a package for"
         ) from None
-    if extra == "s3":
+    if extra == "s3" and not listing:
         system.retries = 1
     return system

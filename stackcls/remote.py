@@ -1,8 +1,9 @@
 """Files at URLs, and pieces of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +105,34 @@ def find(url: Url, limits: Limits) -> Mapping[str, int | None]:
     SourceAway, SourceError
         As for reading.
     """
+    if url.is_http:
+        return dict(_pages(url, limits))
+    system = fetching.file_system(url, listing=True)
+    base = system._strip_protocol(url.folder).rstrip("/")
+    listed: Mapping[str, Mapping[str, Any]] = fetching.trying(
+        lambda: system.find(base, detail=True), url, str(url), limits
+    )
+    return {
+        name.removeprefix(f"{base}/"): info.get("size")
+        for name, info in listed.items()
+        if info.get("type") == "file" and not name.endswith("/")
+    }
 
-    def listed() -> Mapping[str, Mapping[str, Any]]:
-        system = fetching.file_system(url)
-        # A bucket lists all at once; a server of pages is gone through folder by folder.
-        depth = {"maxdepth": MOST_LEVELS} if url.is_http else {}
-        found: Mapping[str, Mapping[str, Any]] = system.find(system._strip_protocol(url.folder), detail=True, **depth)
-        return found
 
-    base = fetching.file_system(url)._strip_protocol(url.folder).rstrip("/")
-    sizes: dict[str, int | None] = {}
-    for name, info in fetching.trying(listed, url, str(url), limits).items():
-        path = url.relative(name) if url.is_http else name.removeprefix(f"{base}/")
-        if info.get("type") == "file" and path and not path.endswith("/") and not (url.is_http and "?" in name):
-            sizes[path] = info.get("size")
-    return sizes
+def _pages(url: Url, limits: Limits) -> Iterator[tuple[str, None]]:
+    """Go through the folders that a server shows as pages of links."""
+    system = fetching.file_system(url, listing=True)
+    folders = [(url.folder, 0)]
+    while folders:
+        folder, level = folders.pop()
+        for info in fetching.trying(partial(system.ls, folder, detail=True), url, str(url), limits):
+            name = info["name"]
+            if not name.startswith(folder) or "?" in name:  # links to elsewhere, and to other orders of the same page
+                continue
+            if not name.endswith("/"):
+                yield url.relative(name), None
+            elif level < MOST_LEVELS and name != folder:
+                folders.append((name, level + 1))
 
 
 def size_of(url: Url, limits: Limits) -> int:

@@ -112,7 +112,7 @@ def scan(images: Place, limits: Limits | None = None) -> Source:
 
 def _scan_path(images: Path, limits: Limits) -> Source:
     if not images.exists():
-        if "{" in images.name and shards.is_shard(images.name):
+        if "{" in str(images) and shards.is_shard(images.name):
             return _scan_shards(images, limits)
         raise SourceMissing(f"images: {images} does not exist; give a folder of images or a manifest {ANOTHER}")
     if images.is_file():

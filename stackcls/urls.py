@@ -96,9 +96,7 @@ def place(value: object) -> Place:
     if value.lower().startswith("file://"):
         return Path(url2pathname(urlsplit(value).path))
     if "::" in value:
-        raise SourceError(
-            f"{cleaned(value)}: URLs within URLs are not supported; give one of s3, gs, http, https, file"
-        )
+        raise SourceError("is a URL within a URL (::), which is not supported; give one of s3, gs, http, https or file")
     return Url(value)
 
 
