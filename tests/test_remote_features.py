@@ -6,12 +6,17 @@ import h5py
 import numpy as np
 import pytest
 
-from stackcls import sources
+from stackcls import extraction, sources
 from stackcls.engines import cache
-from stackcls.errors import SourceAway, SourceError, SourceMissing, StoreError
+from stackcls.errors import SourceAway, SourceError, SourceMissing, StoreError, UnreadableFile
+from stackcls.extraction import ImageInput
+from stackcls.listener import Silent
+from stackcls.listing import hash_all
+from stackcls.settings import Limits
 from stackcls.stages import evaluate, features, fit, predict
 from stackcls.store import Store
 from stackcls.urls import place
+from stackcls.views import Frame
 from tests.conftest import COLOURS, make_settings, write_hard_photos, write_photo, write_photos
 
 QUICK = {"read_tries": 4, "read_seconds": 20}
@@ -90,6 +95,17 @@ def test_without_room_for_copies_images_are_read_twice(photos, bucket, tmp_path,
     monkeypatch.setattr("stackcls.spool.MOST", 0)
     same_as_from_disk(photos, bucket.fill(photos), tmp_path)
     assert {count for path, count in bucket.trouble.requests.items() if path.endswith(".png")} == {2, 3}
+
+
+def test_an_object_that_changes_meanwhile_is_refused(photos, bucket, monkeypatch):
+    monkeypatch.setattr("stackcls.spool.MOST", 0)
+    listing = hash_all(sources.scan(place(bucket.fill(photos))), Silent(), Limits())
+    bucket.put("photos/red/00.png", (photos / "red/01.png").read_bytes())
+    entry = next(entry for entry in listing.kept if entry.path == "red/00.png")
+    one = ImageInput(entry.path, listing.source.locate(entry), listing.sha256[entry.path])
+    (found,) = extraction.load([one], (Frame(4),), 1)
+    assert isinstance(found, UnreadableFile)
+    assert found.reason == "changed while this run was reading it; run again"
 
 
 def test_copies_are_gone_afterwards(photos, bucket, settings, tmp_path, fake_engine, compiled_models):
