@@ -136,7 +136,11 @@ class Explainer:
             check_class(self.model, name)
         sizes = [matrix.network.input_size for matrix in self._prepared.extractors.values()]
         for path, name, loaded in zip(paths, asked, _decoded(paths, max(sizes), self._limits), strict=True):
-            yield loaded if isinstance(loaded, UnreadableImage) else self._explain(str(path), name, scored, *loaded)
+            yield (
+                loaded
+                if isinstance(loaded, UnreadableImage)
+                else self._explain(extraction.as_input(path).name, name, scored, *loaded)
+            )
 
     def _explain(
         self, path: str, asked: str | None, scored: bool, whole: images.Pixels, small: Image.Image
@@ -250,7 +254,8 @@ def _decoded(
 
     def late(number: int) -> UnreadableImage:
         return UnreadableImage(
-            str(paths[number]), f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds"
+            extraction.as_input(paths[number]).name,
+            f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds",
         )
 
     try:

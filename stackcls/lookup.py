@@ -156,7 +156,7 @@ class Neighbours:
         queries, own, failures = self._queries(inputs)
         rows, similarities = self._nearest(queries, k + 1)
         result = []
-        for number, path in enumerate(inputs):
+        for number, path in enumerate(as_input(given).name for given in inputs):
             if number in failures:
                 result.append(Found(path, [], failures[number].reason))
                 continue

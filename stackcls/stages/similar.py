@@ -89,7 +89,7 @@ def run(
             _write_matrix(loaded, matrix, listener)
         result = loaded.find(inputs, k)
     if sheet is not None and source is not None:
-        _save_sheet(result, settings, source, sheet)
+        _save_sheet(inputs, result, settings, source, sheet)
     return result
 
 
@@ -115,16 +115,16 @@ def _write_matrix(loaded: Neighbours, path: Path, listener: Listener) -> None:
         whole.flush()
 
 
-def _save_sheet(found: Sequence[Found], settings: Settings, source: Source, path: Path) -> None:
-    shown = [item for item in found if item.error is None]
+def _save_sheet(inputs: Sequence[str], found: Sequence[Found], settings: Settings, source: Source, path: Path) -> None:
+    shown = [(given, item) for given, item in zip(inputs, found, strict=True) if item.error is None]
     files: list[Path | Stored] = []
-    for item in shown:
-        asked = as_input(item.path).content
+    for given, item in shown:
+        asked = as_input(given).content
         assert not isinstance(asked, np.ndarray)
         files += [asked, *(source.content(one.path) for one in item.neighbours)]
     drawn = iter(thumbnails.pixels(files, settings.features.limits, THUMBNAIL))
     rows = []
-    for item in shown:
+    for _, item in shown:
         cells = [Cell(next(drawn), Path(item.path).name, "asked for")]
         cells += [Cell(next(drawn), one.label or one.path, f"{one.similarity:.3f}") for one in item.neighbours]
         rows.append(cells)
