@@ -30,6 +30,8 @@ NOT_KNOWN = frozenset(
         "UnauthorizedSSOTokenError",
     }
 )
+# Errors of aiohttp and botocore about what could not even be asked for.
+NOT_ASKED = frozenset({"InvalidURL", "InvalidUrlClientError", "ParamValidationError"})
 
 T = TypeVar("T")
 
@@ -102,11 +104,13 @@ def _is_final(error: BaseException) -> bool:
     status = next(_statuses(error), None)
     if status is not None:
         return 400 <= status < 500 and status not in PASSING
-    return isinstance(error, PermissionError | IsADirectoryError)
+    return isinstance(error, PermissionError | IsADirectoryError) or type(error).__name__ in NOT_ASKED
 
 
 def _reason(error: BaseException) -> str:
     status = next(_statuses(error), None)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     said = scrubbed(str(error)).strip() or type(error).__name__
     return f"the server answers {status}" if status is not None else said
 

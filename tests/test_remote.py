@@ -88,6 +88,10 @@ class NoCredentialsError(Exception):
     """Has the name of botocore's."""
 
 
+class ParamValidationError(Exception):
+    """Has the name of botocore's."""
+
+
 FINAL, PASSING, NOBODY = (UnreadableFile, 1), (SourceAway, 3), (SourceError, 1)
 
 
@@ -100,6 +104,7 @@ FINAL, PASSING, NOBODY = (UnreadableFile, 1), (SourceAway, 3), (SourceError, 1)
         (Answer(403), FINAL),
         (Answer(410), FINAL),
         (caused(PermissionError("no"), Told(403, "AccessDenied")), FINAL),
+        (ParamValidationError("no such name"), FINAL),
         (Answer(401), NOBODY),
         (caused(PermissionError("no"), Told(400, "ExpiredToken")), NOBODY),
         (caused(PermissionError("no"), Told(403, "InvalidAccessKeyId")), NOBODY),

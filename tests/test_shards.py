@@ -136,31 +136,6 @@ def test_links_and_folders_are_no_images(tmp_path):
     assert listed(sources.scan(tmp_path / "s.tar")) == [("s.tar/z.jpg", None)]
 
 
-def cut(data):
-    return data[: len(data) // 2 + 700]
-
-
-def flip(data):
-    middle = 2 * 1536  # the header of the third member
-    return data[:middle] + bytes(512 - 12) + b"not a header"[:12] + data[middle + 512 :]
-
-
-def without_end(data):
-    return data.rstrip(b"\0").ljust(5 * 1536, b"\0")[: 5 * 1536]
-
-
-@pytest.mark.parametrize(("damage", "left"), [(cut, 3), (flip, 2), (without_end, 5), (lambda data: b"x" * 3000, 0)])
-def test_of_a_damaged_shard_what_can_be_read_is(tmp_path, damage, left):
-    path = write_tar(tmp_path / "bad.tar", {f"{n}.jpg": bytes([65 + n]) * 1000 for n in range(5)}, tarfile.USTAR_FORMAT)
-    path.write_bytes(damage(path.read_bytes()))
-    write_tar(tmp_path / "good.tar", {"z.jpg": b"z"})
-    source = sources.scan(tmp_path)
-    assert len(source.entries) == left + 1
-    assert "is damaged or cut short" in source.rejected["bad.tar"]
-    for entry in source.entries[:left]:
-        assert images.read_bytes(source.locate(entry), "x") == bytes([65 + int(entry.path[8])]) * 1000
-
-
 def test_an_empty_file_is_no_shard(tmp_path):
     (tmp_path / "s.tar").write_bytes(b"")
     with pytest.raises(SourceError, match=r"no images in .*s.tar.*is damaged or cut short from its beginning on"):
