@@ -32,7 +32,7 @@ def rows(path: Place, data: bytes | None = None) -> Iterator[Row]:
         return _read_parquet(path, data)
     if suffix in {".csv", ".tsv"}:
         return _read_csv(path, "\t" if suffix == ".tsv" else ",", data)
-    raise SourceError(f"images: {path} is a file; only manifests can be (.csv, .tsv or .parquet), and shards (.tar)")
+    raise SourceError(f"images: {path} is a file; only manifests can be: .csv, .tsv or .parquet, and shards: .tar")
 
 
 def read_utf8(path: Place, data: bytes | None = None) -> str:
