@@ -12,6 +12,8 @@ from urllib.parse import quote
 from stackcls import thumbnails
 from stackcls.report.content import Copy, Photo, Predicted, Suspect
 from stackcls.settings import Limits
+from stackcls.sources import Source
+from stackcls.urls import Url
 
 SIDE = 128
 MOST, BYTES = 500, 1_800_000  # of the pictures as text
@@ -36,7 +38,7 @@ class Album:
 
     @staticmethod
     def take(
-        wanted: Iterable[str], uses: Counter[str], root: Path, folder: Path, limits: Limits, spent: int = 0
+        wanted: Iterable[str], uses: Counter[str], source: Source, folder: Path, limits: Limits, spent: int = 0
     ) -> "Album":
         """Take pictures as far as the budget goes.
 
@@ -46,8 +48,8 @@ class Album:
             Paths of images, the most wanted first.
         uses : Counter
             How often the page shows each.
-        root : Path
-            The folder that the paths are relative to.
+        source : Source
+            What the paths are of.
         folder : Path
             The page's.
         limits : Limits
@@ -56,7 +58,7 @@ class Album:
         """
         paths = list(dict.fromkeys(wanted))[:MOST]
         pictures = {}
-        made = thumbnails.thumbnails([root / path for path in paths], limits, SIDE)
+        made = thumbnails.thumbnails([source.content(path) for path in paths], limits, SIDE)
         for path, picture in zip(paths, made, strict=True):
             if picture is not None:
                 content = embedded(picture)
@@ -64,7 +66,7 @@ class Album:
                 if spent > BYTES:
                     break
                 pictures[path] = content
-        return Album(address(root, folder), pictures)
+        return Album(address(source, folder), pictures)
 
     def illustrate(self, item: Item) -> Item:
         """Put picture and link to an item's image."""
@@ -83,8 +85,16 @@ def link(prefix: str, path: str) -> str:
     return prefix + quote(os.fsencode(path))
 
 
-def address(root: Path, folder: Path) -> str:
-    """A folder as seen from a page in another one; it begins as no scheme of an address does."""
+def address(source: Source, folder: Path) -> str | None:
+    """A source as seen from a page in some folder; None where no browser could open its images.
+
+    That of a folder begins as no scheme of an address does.
+    """
+    root = source.root
+    if source.members:
+        return None
+    if isinstance(root, Url):
+        return str(Url(root.folder)) if root.is_http else None
     try:
         relative = Path(os.path.relpath(root.absolute(), folder.absolute())).as_posix()
     except ValueError:  # on Windows, another drive

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from stackcls import plainyaml
 from stackcls.errors import ConfigError
 from stackcls.settings import BackboneEntry, Settings
+from stackcls.urls import is_url
 
 DEFAULT_FILE = Path("pipeline.yaml")
 NO_FILES = frozenset({"imagenet", "random"})
@@ -82,7 +83,7 @@ def _anchored_entry(entry: object, folder: Path) -> object:
 
 
 def _join(folder: Path, value: str) -> str:
-    return str(folder / Path(value).expanduser())
+    return value if is_url(value) else str(folder / Path(value).expanduser())
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

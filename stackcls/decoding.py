@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from itertools import count, islice
 from queue import SimpleQueue
@@ -142,7 +142,7 @@ def in_order(
     seconds: float,
     ahead: int,
     workers: int | None = None,
-) -> Iterator[T]:
+) -> Generator[T]:
     """Run jobs in threads and yield what they give, in order.
 
     A thread that is stuck in a library's code cannot be ended. Its job is answered for, another thread takes its place,

@@ -5,7 +5,8 @@
     StackclsError
     ├── ConfigError (ValueError)             a setting that cannot be used
     ├── SourceError (ValueError)             a folder, manifest or label that cannot be used
-    │   └── SourceMissing (FileNotFoundError)
+    │   ├── SourceMissing (FileNotFoundError)
+    │   └── SourceAway (ConnectionError)     its server does not answer
     ├── UnreadableImage (ValueError)         one image that cannot be decoded
     │   └── UnreadableFile                   its file cannot be read now; what is in it is not known
     ├── WeightsError (OSError)               pretrained weights missing, damaged or not to be had
@@ -38,6 +39,10 @@ class SourceError(StackclsError, ValueError):
 
 class SourceMissing(SourceError, FileNotFoundError):
     """A source of images does not exist."""
+
+
+class SourceAway(SourceError, ConnectionError):
+    """The server of a source of images does not answer; what was read until then holds."""
 
 
 class UnreadableImage(StackclsError, ValueError):

@@ -8,6 +8,7 @@ from stackcls import album, modelfile, safemodel, sources
 from stackcls.artifacts import Artifacts
 from stackcls.errors import ModelError, SourceMissing, StackclsError, UnreadableImage
 from stackcls.explaining import Explainer, Method
+from stackcls.extraction import ImageInput
 from stackcls.listener import Listener
 from stackcls.model import StackModel
 from stackcls.report import overlays
@@ -67,15 +68,16 @@ class Search:
     def _explain(
         self, wanted: Sequence[Predicted], found: Found, report: Report, settings: Settings, files: Artifacts
     ) -> None:
-        root = sources.root_of(settings.images)
-        if root is None:
+        source = sources.reachable(settings.images, settings.features.limits)
+        if source is None:
             raise SourceMissing(f"the images are not at {settings.images}; say where they are (--set images=...)")
         model = _of_the_run(report, files)
         model.run_as(settings.features, self.listener)
         explainer = Explainer(model, self.method, settings.features.limits, self.listener)
         end, unread = time.monotonic() + MOST_SECONDS, 0
         answers = explainer.compare(
-            [root / item.photo.path for item in wanted], [(item.predicted, item.given) for item in wanted]
+            [ImageInput(item.photo.path, source.content(item.photo.path)) for item in wanted],
+            [(item.predicted, item.given) for item in wanted],
         )
         with self.listener.track("explain", len(wanted), "image") as advance:
             for number, (item, answer) in enumerate(zip(wanted, answers, strict=True), 1):

@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from stackcls.inspect import attribution, occlusion
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
 from stackcls.settings import Limits
+from stackcls.smallcopies import Decoded, Picture
 
 Method = Literal["occlusion", "gradcam"]
 BLUR = 0.2  # of the shorter side: enough that nothing is recognised any more, also in a picture of 32 pixels
@@ -130,7 +130,7 @@ class Explainer:
             self._networks = [Network(located) for located in model.located()]
 
     def explain(
-        self, paths: Sequence[str | Path], classes: Sequence[str | None] | None = None, scored: bool = True
+        self, paths: Sequence[Picture], classes: Sequence[str | None] | None = None, scored: bool = True
     ) -> Iterator[Explanation | UnreadableImage]:
         """Explain pictures one after the other; memory does not grow with their number.
 
@@ -151,10 +151,11 @@ class Explainer:
         for name in asked:
             check_class(self.model, name)
         for path, name, loaded in zip(paths, asked, self._decoded(paths), strict=True):
-            yield loaded if isinstance(loaded, UnreadableImage) else self._explain(str(path), name, scored, *loaded)
+            shown = extraction.as_input(path).name
+            yield loaded if isinstance(loaded, UnreadableImage) else self._explain(shown, name, scored, *loaded)
 
     def compare(
-        self, paths: Sequence[str | Path], classes: Sequence[Sequence[str]]
+        self, paths: Sequence[Picture], classes: Sequence[Sequence[str]]
     ) -> Iterator[Evidence | UnreadableImage]:
         """Where pictures speak for several classes each: with `occlusion` for the work of one.
 
@@ -179,7 +180,7 @@ class Explainer:
             shares, maps = self._probabilities(first)[0], self._maps(small, numbers, first)
             yield Evidence(np.asarray(small), shares[numbers].tolist(), [found["stack"] for found in maps])
 
-    def _decoded(self, paths: Sequence[str | Path]) -> Iterator[tuple[images.Pixels, Image.Image] | UnreadableImage]:
+    def _decoded(self, paths: Sequence[Picture]) -> Iterator[Decoded | UnreadableImage]:
         sizes = [matrix.network.input_size for matrix in self._prepared.extractors.values()]
         return smallcopies.decoded(paths, max(sizes), self._limits)
 

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from stackcls import decoding, images
 from stackcls.decoding import TooMuchStuck, Turn
 from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
+from stackcls.images import Stored
 from stackcls.matrices import Matrix
+from stackcls.remote import RemoteFile
 from stackcls.settings import Limits
+from stackcls.urls import Url, place
 from stackcls.views import Frame, frame, shown
 
 AHEAD = 2
@@ -28,13 +31,13 @@ class ImageInput:
     ----------
     name : str
         What messages call it.
-    content : Path or ndarray of uint8, shape (height, width, 3)
+    content : Path, Stored or ndarray of uint8, shape (height, width, 3)
     sha256 : str, optional
         What the file's bytes must hash to; where they do not, the image is refused as changed.
     """
 
     name: str
-    content: Path | NDArray[np.uint8]
+    content: Path | Stored | NDArray[np.uint8]
     sha256: str | None = None
 
 
@@ -60,11 +63,14 @@ class Extracted:
 Loaded = dict[Frame, images.Pixels]
 
 
-def as_input(image: str | Path | NDArray[np.uint8], number: int) -> ImageInput:
-    """An image as a user gives it: a file, or the pixels of the image of that number."""
+def as_input(image: "str | Path | Url | NDArray[np.uint8] | ImageInput", number: int = 0) -> ImageInput:
+    """An image as a user gives it: a file, one at a URL, or the pixels of the image of that number."""
+    if isinstance(image, ImageInput):
+        return image
     if isinstance(image, np.ndarray):
         return ImageInput(f"array {number}", image)
-    return ImageInput(str(image), Path(image))
+    where = place(image)
+    return ImageInput(str(where), RemoteFile(where)) if isinstance(where, Url) else ImageInput(str(image), where)
 
 
 def extract(

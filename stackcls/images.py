@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,14 @@ REMEDY = "make it smaller, or raise features.max_pixels"
 TRANSLUCENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 
 Pixels = NDArray[np.uint8]
+
+
+class Stored(Protocol):
+    """What is no file of its own, and reads itself."""
+
+    def read(self, name: str, limits: Limits, admit: Callable[[int], None] | None = None) -> bytes:
+        """Read all bytes; raise `UnreadableFile` under `name` where that cannot be done."""
+
 
 # Pillow registers its readers on first use, and not safely when several threads come first together.
 Image.init()
@@ -63,19 +71,24 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def read_bytes(
-    path: Path, name: str | None = None, limits: Limits | None = None, admit: Callable[[int], None] | None = None
+    path: Path | Stored,
+    name: str | None = None,
+    limits: Limits | None = None,
+    admit: Callable[[int], None] | None = None,
 ) -> bytes:
     """Read an image file; raise `UnreadableFile` under `name` where that cannot be done.
 
     Parameters
     ----------
-    path : Path
+    path : Path or Stored
     name : str, optional
     limits : Limits, optional
         A file that is larger than any image within them is not read.
     admit : callable, optional
         Called with the number of bytes before they are read; may wait.
     """
+    if not isinstance(path, Path):
+        return path.read(name or str(path), limits or Limits(), admit)
     with opened(path, name or str(path), limits or Limits()) as file:
         size = os.fstat(file.fileno()).st_size
         if admit is not None:
@@ -83,8 +96,10 @@ def read_bytes(
         return file.read(size)
 
 
-def hash_file(path: Path, name: str, limits: Limits) -> str:
-    """Content hash of an image file, read piece by piece; raises as `read_bytes`."""
+def hash_file(path: Path | Stored, name: str, limits: Limits) -> str:
+    """Content hash of an image file, read piece by piece where it is one; raises as `read_bytes`."""
+    if not isinstance(path, Path):
+        return content_hash(path.read(name, limits))
     with opened(path, name, limits) as file:
         return digest_stream(file)
 

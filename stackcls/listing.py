@@ -1,19 +1,28 @@
 """A source's images with the hashes of their content, and the table of rows that comes of them."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from stackcls import images
+from stackcls import decoding, images
+from stackcls.decoding import Turn
+from stackcls.engines.cache import cache_folder
 from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
 from stackcls.listener import Listener
 from stackcls.settings import Limits
 from stackcls.sources import ImageEntry, Source
+from stackcls.spool import Spool
 from stackcls.store import ImageTable
+from stackcls.urls import Url
 
+REMOTE_THREADS = 32  # a server answers late, and several at once
 AT_ONCE = 32  # images that one thread takes at a time: a task for each would cost more than hashing a small one
+
+Outcomes = Generator[tuple[Sequence[ImageEntry], Sequence[str | UnreadableImage]]]
 
 
 @dataclass(frozen=True)
@@ -77,29 +86,59 @@ class Listing:
 
 
 def hash_all(source: Source, listener: Listener, limits: Limits) -> Listing:
-    """Read every file once to know its content; what cannot be opened is rejected."""
+    """Read every file once to know its content; what cannot be opened is rejected.
 
+    What is read from a server is copied, where there is room, for the source that the listing has.
+    """
+    spool = None
+    if isinstance(source.root, Url):
+        with suppress(OSError):  # where the cache cannot be written, all is transferred twice
+            spool = Spool(cache_folder())
+            source = replace(source, copies=spool.place)
+    listing = Listing(source, {}, dict(source.rejected), limits)
+    found = _afar(source, limits, spool) if isinstance(source.root, Url) else _here(source, limits)
+    with listener.track("hash", len(source.entries), "image") as advance, closing(found):
+        for entries, outcomes in found:
+            for entry, outcome in zip(entries, outcomes, strict=True):
+                if isinstance(outcome, UnreadableImage):
+                    listing.rejected[entry.path] = outcome.reason
+                else:
+                    listing.sha256[entry.path] = outcome
+            advance(len(entries))
+    return listing
+
+
+def _here(source: Source, limits: Limits) -> Outcomes:
     def digest(entry: ImageEntry) -> str | UnreadableImage:
         try:
             return images.hash_file(source.locate(entry), entry.path, limits)
         except UnreadableImage as error:
             return error
 
-    def digests(start: int) -> list[str | UnreadableImage]:
-        return [digest(entry) for entry in source.entries[start : start + AT_ONCE]]
-
-    listing = Listing(source, {}, dict(source.rejected), limits)
-    starts = range(0, len(source.entries), AT_ONCE)
+    parts = [source.entries[start : start + AT_ONCE] for start in range(0, len(source.entries), AT_ONCE)]
     pool = ThreadPoolExecutor(thread_name_prefix="hash")
     try:
-        with listener.track("hash", len(source.entries), "image") as advance:
-            for start, outcomes in zip(starts, pool.map(digests, starts), strict=True):
-                for entry, outcome in zip(source.entries[start : start + AT_ONCE], outcomes, strict=True):
-                    if isinstance(outcome, UnreadableImage):
-                        listing.rejected[entry.path] = outcome.reason
-                    else:
-                        listing.sha256[entry.path] = outcome
-                advance(len(outcomes))
+        yield from zip(parts, pool.map(lambda part: list(map(digest, part)), parts), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)  # whoever interrupts does not wait for the rest
-    return listing
+
+
+def _afar(source: Source, limits: Limits, spool: Spool | None) -> Outcomes:
+    """Hash what a server has, in threads that nobody waits for when it hangs."""
+
+    def digest(entry: ImageEntry, turn: Turn[str | UnreadableImage]) -> str | UnreadableImage:
+        try:
+            data = images.read_bytes(source.locate(entry), entry.path, limits, turn.admit_file)
+        except UnreadableImage as error:
+            return error
+        if spool is not None:
+            spool.keep(entry.path, data)
+        return images.content_hash(data)
+
+    def late(number: int) -> UnreadableImage:
+        return UnreadableImage(source.entries[number].path, "was not waited for")
+
+    jobs = (partial(digest, entry) for entry in source.entries)
+    with closing(decoding.in_order(jobs, late, limits.seconds, 4 * REMOTE_THREADS, REMOTE_THREADS)) as outcomes:
+        for entry, outcome in zip(source.entries, outcomes, strict=True):
+            yield [entry], [outcome]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stackcls import buffers, images, spaces
 from stackcls.engines import cache
 from stackcls.errors import UnreadableImage
-from stackcls.extraction import ImageInput
+from stackcls.extraction import ImageInput, as_input
 from stackcls.inspect import index, neighbours
 from stackcls.inspect.index import Index
 from stackcls.inspect.neighbours import Chunks, Features
@@ -156,7 +156,7 @@ class Neighbours:
         queries, own, failures = self._queries(inputs)
         rows, similarities = self._nearest(queries, k + 1)
         result = []
-        for number, path in enumerate(inputs):
+        for number, path in enumerate(as_input(given).name for given in inputs):
             if number in failures:
                 result.append(Found(path, [], failures[number].reason))
                 continue
@@ -219,7 +219,9 @@ class Neighbours:
         missing: dict[int, ImageInput] = {}
         for number, path in enumerate(inputs):
             try:
-                digest = images.hash_file(Path(path), path, self._limits)
+                given = as_input(path)
+                assert not isinstance(given.content, np.ndarray)
+                digest = images.hash_file(given.content, given.name, self._limits)
             except UnreadableImage as error:
                 own.append(None)
                 failures[number] = error
@@ -228,7 +230,7 @@ class Neighbours:
             if digest in self._places:
                 found[number] = self.space.rows(np.array(self._places[digest][:1]))[0]
             else:
-                missing[number] = ImageInput(path, Path(path), digest)
+                missing[number] = replace(given, sha256=digest)
         if missing:
             numbers = list(missing)
             for batch in self.space.compute(list(missing.values())):

@@ -28,7 +28,7 @@ from stackcls.settings import FeatureSettings, Limits
 if typing.TYPE_CHECKING:
     from stackcls.stack import StackedClassifier
 
-ImageLike = str | Path | NDArray[np.uint8]
+ImageLike = str | Path | NDArray[np.uint8] | extraction.ImageInput
 
 
 @dataclass(frozen=True)

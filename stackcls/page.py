@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,8 @@ from stackcls.report.content import Cell, Copy, Page, Photo, Predicted, Suspect
 from stackcls.report.results import Report
 from stackcls.runtables import Predictions, Tables
 from stackcls.settings import Settings
+from stackcls.sources import Source
+from stackcls.urls import Place
 
 # How many of each are shown with pictures; of correct ones, of each class.
 MISTAKES, SUSPECTS, GROUPS, COPIES, HELD_OUT, CORRECT = 60, 60, 40, 8, 60, 4
@@ -60,11 +61,11 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts, s
     shown = [item.photo.path for gallery in galleries for item in gallery]
     listed = [item.photo.path for cell in cells for item in cell.listed]
     wanted = [*shown, *_paths(found, mistakes), *_paths(found, recognised[: CORRECT * len(report.classes)])]
-    root = sources.root_of(settings.images)
+    source = sources.reachable(settings.images, settings.features.limits)
     album = Album(None, {})
-    if root is not None:
+    if source is not None:
         spent = sum(len(one.picture) for item in (*top, *held_out) for one in item.evidence)
-        album = Album.take(wanted, Counter([*shown, *listed]), root, files.folder, settings.features.limits, spent)
+        album = Album.take(wanted, Counter([*shown, *listed]), source, files.folder, settings.features.limits, spent)
     return html.render(
         Page(
             report=report,
@@ -76,7 +77,7 @@ def make(report: Report, tables: Tables, settings: Settings, files: Artifacts, s
             copies=[[album.illustrate(item) for item in group] for group in copies],
             held_out=[album.illustrate(item) for item in held_out],
             held_out_intervals=_held_out_intervals(report),
-            remarks=_remarks(settings.images, root, bool(wanted), album) if found or not cross else [UNKNOWN],
+            remarks=_remarks(settings.images, source, bool(wanted), album) if found or not cross else [UNKNOWN],
         )
     )
 
@@ -99,10 +100,10 @@ def _explained(
 UNKNOWN = "The predictions of single images are not beside the report, so it shows none of them"
 
 
-def _remarks(images: Path, root: Path | None, wanted: bool, album: Album) -> list[str]:
+def _remarks(images: Place, source: Source | None, wanted: bool, album: Album) -> list[str]:
     if not wanted or album.pictures:
         return []
-    where = f"not at {images}" if root is None else f"not to be read at {root}"
+    where = f"not at {images}" if source is None else f"not to be read at {source.root}"
     return [
         f"The images were {where} when this was made, so it has no pictures; `stackcls report --html` makes it anew"
     ]

@@ -10,12 +10,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
 
 from stackcls.artifacts import Artifacts
+from stackcls.urls import Url, place
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -122,10 +125,16 @@ class Limits:
         Larger images are rejected before they are decoded.
     seconds : float
         Images that take longer to decode are rejected, and the run goes on.
+    read_tries : int
+        How often a server is asked for one before it counts as away.
+    read_seconds : float
+        How long it may take to answer, each time.
     """
 
     max_pixels: int = 178_956_970
     seconds: float = 60.0
+    read_tries: int = 6
+    read_seconds: float = 60.0
 
     @property
     def max_bytes(self) -> int:
@@ -160,11 +169,13 @@ class FeatureSettings(Section):
     batch_size: Annotated[int | None, BeforeValidator(_batch_size)] = None
     max_pixels: int = Field(Limits.max_pixels, ge=1, le=2**31 - 1)
     image_seconds: float = Field(Limits.seconds, gt=0, le=24 * 3600)
+    read_tries: int = Field(Limits.read_tries, ge=1, le=100)
+    read_seconds: float = Field(Limits.read_seconds, gt=0, le=24 * 3600)
 
     @property
     def limits(self) -> Limits:
         """What one image may cost."""
-        return Limits(self.max_pixels, self.image_seconds)
+        return Limits(self.max_pixels, self.image_seconds, self.read_tries, self.read_seconds)
 
     @model_validator(mode="after")
     def _names_differ(self) -> "FeatureSettings":
@@ -274,15 +285,15 @@ class Settings(Section):
 
     Attributes
     ----------
-    images : Path
-        Class folders, a manifest or a CUB-200-2011 folder.
+    images : Path or Url
+        Class folders, a manifest, a CUB-200-2011 folder or tar shards, here or at a URL.
     artifacts : Path
         The folder that holds what the stages write.
     features, stack, cv, report, finetune, weights
         The sections of `pipeline.yaml`.
     """
 
-    images: Path = Path("data/images")
+    images: Annotated[Path | Url, PlainValidator(place), PlainSerializer(str)] = Path("data/images")
     artifacts: Path = Path("artifacts")
     features: FeatureSettings = FeatureSettings()
     stack: StackSettings = StackSettings()

@@ -8,23 +8,26 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stackcls import decoding, images
+from stackcls import decoding, extraction, images
 from stackcls.decoding import TooMuchStuck, Turn
 from stackcls.errors import SourceError, UnreadableImage
+from stackcls.extraction import ImageInput
 from stackcls.settings import Limits
+
+Picture = str | Path | ImageInput
+Decoded = tuple[images.Pixels, Image.Image]
 
 LONGEST = 4  # times the shorter side; what is longer is squashed, as the networks would squash it anyway
 
 
-def decoded(
-    paths: Sequence[str | Path], side: int, limits: Limits
-) -> Iterator[tuple[images.Pixels, Image.Image] | UnreadableImage]:
+def decoded(paths: Sequence[Picture], side: int, limits: Limits) -> Iterator[Decoded | UnreadableImage]:
     """Decode pictures one ahead, with a copy of each whose shorter side is at most `side`."""
-    jobs = (partial(_decode, Path(path), side, limits) for path in paths)
+    jobs = (partial(_decode, extraction.as_input(path), side, limits) for path in paths)
 
     def late(number: int) -> UnreadableImage:
         return UnreadableImage(
-            str(paths[number]), f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds"
+            extraction.as_input(paths[number]).name,
+            f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds",
         )
 
     try:
@@ -34,17 +37,16 @@ def decoded(
         raise SourceError(f"images whose decoding does not end keep too much memory; leave them out: {names}") from None
 
 
-def _decode(
-    path: Path, side: int, limits: Limits, turn: Turn[Any]
-) -> tuple[images.Pixels, Image.Image] | UnreadableImage:
+def _decode(item: ImageInput, side: int, limits: Limits, turn: Turn[Any]) -> Decoded | UnreadableImage:
     try:
-        data = images.read_bytes(path, str(path), limits, turn.admit_file)
+        assert not isinstance(item.content, np.ndarray)
+        data = images.read_bytes(item.content, item.name, limits, turn.admit_file)
         turn.counting = True
-        image = images.decode(data, str(path), limits, turn.admit_pixels)
+        image = images.decode(data, item.name, limits, turn.admit_pixels)
         factor = min(1.0, side / min(image.size))
         width, height = (max(1, min(round(length * factor), LONGEST * side)) for length in image.size)
         return np.asarray(image), image.resize((width, height), Image.Resampling.BILINEAR)
     except UnreadableImage as error:
         return error
     except MemoryError:
-        return UnreadableImage(str(path), "not enough memory to read it")
+        return UnreadableImage(item.name, "not enough memory to read it")

@@ -1,34 +1,25 @@
-"""Where images and their labels come from: class folders, manifests, CUB-200-2011 folders, flat folders."""
+"""Where images and their labels come from: class folders, manifests, CUB-200-2011, flat folders, shards of these."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from stackcls import manifests
-from stackcls.errors import SourceError, SourceMissing
+from stackcls import entries, folders, manifests, remote, shards
+from stackcls.entries import CUB_FILES
+from stackcls.entries import ImageEntry as ImageEntry
+from stackcls.errors import SourceError, SourceMissing, UnreadableFile
+from stackcls.folders import walk as walk
+from stackcls.imagenames import SUFFIXES as SUFFIXES
+from stackcls.imagenames import is_image_name as is_image_name
+from stackcls.remote import RemoteFile
+from stackcls.settings import Limits
+from stackcls.shards import Found
+from stackcls.tarfiles import TarMember
+from stackcls.urls import Place, Url
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-CUB_FILES = ("images.txt", "image_class_labels.txt", "classes.txt", "images")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageEntry:
-    """One image as its source lists it, before anything was read from it.
-
-    Attributes
-    ----------
-    path : str
-        Relative to the source's root, with forward slashes; unique in a source.
-    label, group, split : str or None
-        What the source says of the image; None where it says nothing.
-    """
-
-    path: str
-    label: str | None = None
-    group: str | None = None
-    split: str | None = None
+Content = Path | RemoteFile | TarMember
+ANOTHER = "(images in pipeline.yaml, --images, or --set images=...)"
 
 
 @dataclass(frozen=True)
@@ -37,41 +28,59 @@ class Source:
 
     Attributes
     ----------
-    root : Path
+    root : Path or Url
         The folder that the entries' paths are relative to.
     kind : str
-        `class folders`, `flat folder`, `manifest` or `CUB-200-2011`.
+        `class folders`, `flat folder`, `manifest`, `CUB-200-2011` or `shards`.
     entries : tuple of ImageEntry
     rejected : mapping of str to str
         Paths that were listed but cannot be named or used, and why.
     ignored : mapping of str to int
         Number of files that are not of a format that is read, by suffix.
+    members : mapping of str to TarMember or RemoteFile
+        Where images lie within shards, by path.
+    copies : callable, optional
+        From a path to where a copy of what is at a URL may lie on this machine.
     """
 
-    root: Path
+    root: Place
     kind: str
     entries: tuple[ImageEntry, ...]
     rejected: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
+    members: Mapping[str, TarMember | RemoteFile] = field(default_factory=dict)
+    copies: Callable[[str], Path] | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """All labels, sorted by code points."""
         return tuple(sorted({entry.label for entry in self.entries if entry.label is not None}))
 
-    def locate(self, entry: ImageEntry) -> Path:
-        """Path of an entry's file."""
-        return self.root / entry.path
+    def locate(self, entry: ImageEntry) -> Content:
+        """What an entry's bytes are read from: its file, or what reads itself."""
+        return self.content(entry.path)
+
+    def content(self, path: str) -> Content:
+        """What the bytes of the image of that path are read from."""
+        found: Content | None = self.members.get(path)
+        if found is None:
+            found = self.root / path if isinstance(self.root, Path) else RemoteFile(self.root / path)
+        if isinstance(found, RemoteFile) and self.copies is not None:
+            return replace(found, copy=self.copies(path))
+        return found
 
 
-def scan(images: Path) -> Source:
+def scan(images: Place, limits: Limits | None = None) -> Source:
     """List what a source holds, without opening an image.
 
     Parameters
     ----------
-    images : Path
+    images : Path or Url
         A folder with one subfolder per class, a CUB-200-2011 folder, a folder of unlabelled images, or a manifest
-        (`.csv`, `.tsv` or `.parquet` with columns `path,label[,group][,split]`, paths relative to the manifest).
+        (`.csv`, `.tsv` or `.parquet` with columns `path,label[,group][,split]`, paths relative to the manifest); or
+        tar files of samples: one, a folder of them, or a pattern of names.
+    limits : Limits, optional
+        How patient to be with a server.
 
     Returns
     -------
@@ -81,33 +90,116 @@ def scan(images: Path) -> Source:
     ------
     SourceMissing
         If there is nothing at `images`.
+    SourceAway
+        If its server does not answer.
     SourceError
-        If there is, and it holds no images or contradicts itself.
+        If there is something, and it holds no images or contradicts itself.
     """
+    limits = limits or Limits()
     try:
-        if not images.exists():
-            raise SourceMissing(
-                f"images: {images} does not exist; give a folder of images or a manifest (images in pipeline.yaml, "
-                "--images, or --set images=...)"
-            )
-        if images.is_file():
-            source = _scan_manifest(images)
-        elif all((images / name).exists() for name in CUB_FILES):
-            source = _scan_cub(images)
-        else:
-            source = _scan_folder(images)
+        source = _scan_url(images, limits) if isinstance(images, Url) else _scan_path(images, limits)
+    except UnreadableFile as error:
+        raise SourceMissing(f"images: {images}: {error.reason}; give another folder or manifest {ANOTHER}") from None
     except (OSError, ValueError) as error:  # a name too long, a NUL in it, a folder that vanishes meanwhile
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"images: {images} cannot be listed ({error}); give another folder (--images)") from None
     if not source.entries:
-        raise SourceError(f"images: no images in {images}; looked for {', '.join(sorted(SUFFIXES))}")
+        why = "".join(f"; {path}: {reason}" for path, reason in list(source.rejected.items())[:1])
+        raise SourceError(f"images: no images in {images}; looked for {', '.join(sorted(SUFFIXES))}{why}")
     return source
 
 
-def root_of(images: Path) -> Path | None:
+def _scan_path(images: Path, limits: Limits) -> Source:
+    if not images.exists():
+        if "{" in str(images) and shards.is_shard(images.name):
+            return _scan_shards(images, limits)
+        raise SourceMissing(f"images: {images} does not exist; give a folder of images or a manifest {ANOTHER}")
+    if images.is_file():
+        if shards.is_shard(images.name):
+            return _scan_shards(images, limits)
+        return _build(images.parent, "manifest", entries.of_manifest(images))
+    if all((images / name).exists() for name in CUB_FILES):
+        names = [path.name for path in images.iterdir()]
+        found = entries.of_cub(images, lambda name: _read(images / name), dict.fromkeys(names))
+        return _build(images / "images", "CUB-200-2011", found)
+    ignored, unreadable = Counter[str](), dict[str, str]()
+    source = _of_folder(images, walk(images, ignored, unreadable), ignored, unreadable)
+    tars = sorted(path.name for path in images.iterdir() if shards.is_shard(path.name)) if not source.entries else []
+    return _scan_shards(images, limits, tars) if tars else source
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _scan_url(images: Url, limits: Limits) -> Source:
+    if shards.is_shard(images.name):
+        return _scan_shards(images, limits)
+    if manifests.is_manifest(images.name):
+        data = remote.read_whole(images, limits)
+        return _build(images.parent, "manifest", entries.of_manifest(images, data))
+    sizes = remote.find(images, limits)
+    if not sizes:
+        raise SourceMissing(f"images: there is nothing at {images}; give a folder of images or a manifest {ANOTHER}")
+    if all(name in sizes for name in CUB_FILES[:3]) and any(path.startswith("images/") for path in sizes):
+        found = entries.of_cub(images, lambda name: remote.read_whole(images / name, limits), sizes)
+        return _build(images / "images", "CUB-200-2011", found)
+    ignored, bad = Counter[str](), dict[str, str]()
+    source = _of_folder(images, folders.images_of(sizes, ignored, bad), ignored, bad)
+    tars = [path for path in sorted(sizes) if "/" not in path and shards.is_shard(path)] if not source.entries else []
+    return _scan_shards(images, limits, tars, set(sizes)) if tars else source
+
+
+def _scan_shards(
+    images: Place, limits: Limits, names: list[str] | None = None, there: set[str] | None = None
+) -> Source:
+    """List what is in tar files: those named, or all that a pattern of names stands for."""
+    root = images
+    if names is None:
+        root, names = shards.named(images)
+    found = Found()
+    classes = _classes(root, limits, there)
+    for name in names:
+        place = root / name
+        if isinstance(place, Path) and not place.is_file():
+            raise SourceMissing(f"images: {place} does not exist; name shards that do {ANOTHER}")
+        shards.look(place, name, classes, limits, found)
+    listed = [ImageEntry(path, label) for path, (_, label) in found.images.items()]
+    members = {path: piece for path, (piece, _) in found.images.items()}
+    source = _build(root, "shards", listed)
+    rejected = {**source.rejected, **found.rejected}
+    return replace(source, rejected=rejected, ignored=found.ignored, members=members)
+
+
+def _classes(root: Place, limits: Limits, there: set[str] | None) -> list[str] | None:
+    """Lines of the `classes.txt` beside shards, if there is one."""
+    name = "classes.txt"
+    if isinstance(root, Path):
+        if not (root / name).is_file():
+            return None
+        text = manifests.read_utf8(root / name)
+    else:
+        if there is not None and name not in there:
+            return None
+        try:
+            text = manifests.read_utf8(root / name, remote.read_whole(root / name, limits))
+        except UnreadableFile:
+            return None
+    return [line.strip() for line in text.rstrip().split("\n")]
+
+
+def root_of(images: Place) -> Place | None:
     """The folder that a source's paths are relative to, without listing it; None where there is nothing."""
     try:
+        if isinstance(images, Url):
+            return images
+        if shards.is_shard(images.name) and not images.is_dir():
+            root, names = shards.named(images)
+            return root if all((root / name).is_file() for name in names) else None  # type: ignore[union-attr]
         if images.is_file():
             return images.parent
         root = images / "images" if all((images / name).exists() for name in CUB_FILES) else images
@@ -116,52 +208,26 @@ def root_of(images: Path) -> Path | None:
         return None
 
 
-def is_image_name(name: str) -> bool:
-    """Tell whether a file's name says that it is an image of a format that is read."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+def reachable(images: Place, limits: Limits | None = None) -> Source | None:
+    """A source that gives images by their paths, without entries where that needs no listing; None if there is none."""
+    if isinstance(images, Path) and not shards.is_shard(images.name):
+        root = root_of(images)
+        if root is None or not images.is_dir() or not _has_shards(images):
+            return None if root is None else Source(root, "", ())
+    try:
+        return scan(images, limits)
+    except SourceError:
+        return None
 
 
-def walk(folder: Path, ignored: Counter[str] | None = None, unreadable: dict[str, str] | None = None) -> Iterator[str]:
-    """Yield the relative POSIX paths of all image files below a folder; hidden ones and link loops are left out.
-
-    Parameters
-    ----------
-    folder : Path
-    ignored : Counter, optional
-        Counts the suffixes of files that are no images.
-    unreadable : dict of str to str, optional
-        Takes folders that cannot be listed, and why.
-    """
-
-    def note(error: OSError) -> None:
-        if unreadable is not None:
-            name = Path(error.filename).relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
-            unreadable[name] = f"cannot be listed ({error.strerror})"
-
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        base = Path(parent).relative_to(folder)
-        for name in files:
-            if is_image_name(name):
-                yield (base / name).as_posix()
-            elif name.startswith("."):
-                continue
-            elif not os.path.exists(place := os.path.join(parent, name)):  # noqa: PTH110  (Path.exists may raise)
-                note(FileNotFoundError(0, "a link that leads nowhere", place))
-            elif ignored is not None:
-                ignored[PurePosixPath(name).suffix.lower()] += 1
+def _has_shards(folder: Path) -> bool:
+    return any(shards.is_shard(path.name) for path in folder.iterdir())
 
 
-def _build(root: Path, kind: str, entries: Iterable[ImageEntry]) -> Source:
+def _build(root: Place, kind: str, listed: Iterable[ImageEntry]) -> Source:
     """Sort entries, and set aside those whose names cannot be written down as UTF-8."""
     good, rejected = [], {}
-    for entry in entries:
+    for entry in listed:
         try:
             "".join(filter(None, (entry.path, entry.label, entry.group, entry.split))).encode("utf-8")
             good.append(entry)
@@ -175,65 +241,11 @@ def _build(root: Path, kind: str, entries: Iterable[ImageEntry]) -> Source:
     return Source(root, kind, tuple(good), rejected)
 
 
-def _scan_folder(folder: Path) -> Source:
-    entries, ignored, unreadable = [], Counter[str](), dict[str, str]()
-    for path in walk(folder, ignored, unreadable):
+def _of_folder(root: Place, paths: Iterable[str], ignored: Counter[str], unreadable: Mapping[str, str]) -> Source:
+    found = []
+    for path in paths:
         first, separator, _ = path.partition("/")
-        entries.append(ImageEntry(path, first if separator else None))
-    labelled = any(entry.label is not None for entry in entries)
-    source = _build(folder, "class folders" if labelled else "flat folder", entries)
+        found.append(ImageEntry(path, first if separator else None))
+    labelled = any(entry.label is not None for entry in found)
+    source = _build(root, "class folders" if labelled else "flat folder", found)
     return replace(source, rejected={**source.rejected, **unreadable}, ignored=ignored)
-
-
-def _scan_cub(folder: Path) -> Source:
-    paths = _read_pairs(folder / "images.txt")
-    names = _read_pairs(folder / "classes.txt")
-    labels = _read_pairs(folder / "image_class_labels.txt")
-    split_file = folder / "train_test_split.txt"
-    is_training = _read_pairs(split_file) if split_file.exists() else {}
-    entries = []
-    for number, path in paths.items():
-        if number not in labels or labels[number] not in names:
-            raise SourceError(f"{folder}: image {number} ({path}) has no class in image_class_labels.txt, classes.txt")
-        split = {"1": "train", "0": "test"}.get(is_training.get(number, ""))
-        entries.append(ImageEntry(path, names[labels[number]], None, split))
-    return _build(folder / "images", "CUB-200-2011", entries)
-
-
-def _read_pairs(path: Path) -> dict[str, str]:
-    """Read lines of an identifier, a space and a value."""
-    pairs = {}
-    for number, line in enumerate(manifests.read_utf8(path).split("\n"), 1):
-        key, _, value = line.strip().partition(" ")
-        if not key:
-            continue
-        if not value or key in pairs or "\0" in line:
-            raise SourceError(
-                f"{path}:{number}: {line!r} must be an identifier not seen before, a space and a value without NUL"
-            )
-        pairs[key] = value
-    return pairs
-
-
-def _scan_manifest(path: Path) -> Source:
-    lines: dict[str, int] = {}
-    entries = []
-    for number, row in manifests.rows(path):
-        entry = _manifest_entry(row, path, number)
-        if (first := lines.setdefault(entry.path, number)) != number:
-            raise SourceError(
-                f"{path}:{number}: {entry.path!r} is listed twice, first on line {first}; keep one row for each image"
-            )
-        entries.append(entry)
-    return _build(path.parent, "manifest", entries)
-
-
-def _manifest_entry(row: Mapping[str, str | None], manifest: Path, number: int) -> ImageEntry:
-    """Turn one row into an entry; an absolute path below the manifest's folder is made relative to it."""
-    given = row.get("path")
-    if not given or "\0" in "".join(value or "" for value in row.values()):
-        raise SourceError(f"{manifest}:{number}: {given!r} is no usable path; name an image, or remove the row")
-    path = Path(given)
-    if path.is_absolute() and path.is_relative_to(manifest.parent.absolute()):
-        path = path.relative_to(manifest.parent.absolute())
-    return ImageEntry(path.as_posix(), *(row.get(column) or None for column in manifests.COLUMNS[1:]))

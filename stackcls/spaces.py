@@ -157,8 +157,7 @@ class StackSpace:
 
     def compute(self, images: Sequence[ImageInput]) -> Iterator[Computed]:
         """Unit rows of images that are not in the feature file, by the final model."""
-        contents = [image.content for image in images]
-        for position, found in enumerate(self._model.iterate(contents, self._listener, self._limits)):
+        for position, found in enumerate(self._model.iterate(images, self._listener, self._limits)):
             if found.probabilities is None:
                 assert found.error is not None
                 yield Computed([], np.zeros((0, self.width), np.float32), {position: found.error})

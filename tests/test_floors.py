@@ -59,6 +59,7 @@ WORKINGS = [
     "validation",
 ]
 ONLY = {
+    "fsspec": {"stackcls.fetching"},
     "faiss": {"stackcls.inspect.index"},
     "bokeh": {"stackcls.report.mappage"},
     "openTSNE": {"stackcls.inspect.embedding"},

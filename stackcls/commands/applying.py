@@ -32,7 +32,7 @@ def predict(
     form: str,
     strict: bool,
 ) -> int:
-    """Predict the classes of images, of all images in a folder, or of paths on standard input (-)."""
+    """Predict the classes of images, of all images in a folder, tar file or URL, or of paths on standard input (-)."""
     from stackcls.console import Console
     from stackcls.stages import predict as stage
 
@@ -48,13 +48,13 @@ def predict(
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder")
 @shared_options
 @model_option
 @click.option("--output", type=click.Path(path_type=Path), help="Also write the report as JSON.")
 @strict_option
 def evaluate(
-    folder: Path,
+    folder: str,
     config: Path | None,
     overrides: tuple[str, ...],
     artifacts: str | None,

@@ -21,7 +21,9 @@ def init(target: Path, force: bool) -> None:
 
 @click.command()
 @shared_options
-@click.option("--images", metavar="PATH", help="Class folders, a manifest or a CUB-200-2011 folder.")
+@click.option(
+    "--images", metavar="PATH", help="Class folders, a manifest, a CUB-200-2011 folder or .tar shards; a path or a URL."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be computed.")
 @click.option("--offline", is_flag=True, help="Never fetch weights.")
 @click.option("--replace", is_flag=True, help="Let finished features be replaced or dropped.")

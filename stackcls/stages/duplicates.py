@@ -48,7 +48,9 @@ def run(
     listener = listener or Silent()
     if sheet is not None:
         pictures.check_sheet("--sheet", sheet)
-        sources.scan(settings.images)  # which says now, and not after minutes, that there are no images to draw
+        sources.scan(
+            settings.images, settings.features.limits
+        )  # which says now, and not after minutes, that there are no images to draw
     with Store(settings.files.features) as store:
         table = store.table
         found, note = grouping.look(store, tuple(store.matrices))
@@ -62,11 +64,11 @@ def run(
 
 
 def _save_sheet(groups: Groups, settings: Settings, path: Path, listener: Listener) -> None:
-    root = sources.scan(settings.images).root
+    source = sources.scan(settings.images, settings.features.limits)
     shown = [group[:MOST_IMAGES] for group in groups[:MOST_GROUPS]]
     if len(groups) > MOST_GROUPS:
         listener.warn(f"--sheet: shows the first {MOST_GROUPS} of {len(groups)} groups")
-    files = [root / one.path for group in shown for one in group]
+    files = [source.content(one.path) for group in shown for one in group]
     drawn = iter(thumbnails.pixels(files, settings.features.limits, THUMBNAIL))
     rows = [[Cell(next(drawn), one.label or one.path, _said(one)) for one in group] for group in shown]
     pictures.save_sheet(rows, path)

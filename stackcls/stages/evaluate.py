@@ -16,11 +16,12 @@ from stackcls.report.results import STACK, Report
 from stackcls.scoring import Predictions
 from stackcls.settings import FeatureSettings, Limits
 from stackcls.sources import ImageEntry
+from stackcls.urls import Place, place
 from stackcls.versions import created_with
 
 
 def run(
-    images: Path,
+    images: Place | str,
     model_path: Path,
     *,
     features: FeatureSettings | None = None,
@@ -31,8 +32,8 @@ def run(
 
     Parameters
     ----------
-    images : Path
-        Class folders, a manifest or a CUB-200-2011 folder.
+    images : Path, Url or str
+        Class folders, a manifest, a CUB-200-2011 folder or tar shards, here or at a URL.
     model_path : Path
         `model.safetensors` or `model.joblib`.
     features : FeatureSettings, optional
@@ -61,7 +62,8 @@ def run(
         _check_output(output)
     fitted = modelfile.load(model_path)
     fitted.run_as(features, listener)
-    listing = hash_all(sources.scan(images), listener, features.limits if features else Limits())
+    limits = features.limits if features else Limits()
+    listing = hash_all(sources.scan(place(images), limits), listener, limits)
     notes: list[str] = []
     entries = _unseen(fitted, listing, notes)
     ranking, labels = _rank(fitted, listing, entries, listener)

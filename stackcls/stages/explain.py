@@ -8,6 +8,7 @@ from pathlib import Path
 from stackcls import modelfile
 from stackcls.errors import UnreadableImage
 from stackcls.explaining import Explainer, Explanation, Method, check_class
+from stackcls.extraction import as_input
 from stackcls.listener import Listener, Silent
 from stackcls.printable import printable
 from stackcls.report import overlays, pictures, tables
@@ -89,7 +90,8 @@ def run(
         If the model, or a network's weights, cannot be used.
     """
     listener = listener or Silent()
-    targets = overlays.targets([Path(path).stem for path in inputs], output)
+    names = [as_input(path).name for path in inputs]
+    targets = overlays.targets([Path(name).stem for name in names], output)
     model = modelfile.load(model_path)
     check_class(model, asked)  # before networks are built
     model.run_as(features, listener)
@@ -97,9 +99,9 @@ def run(
     result = []
     with listener.track("explain", len(inputs), "image") as advance:
         explanations = explainer.explain(inputs, [asked] * len(inputs))
-        for path, target, found in zip(inputs, targets, explanations, strict=True):
+        for name, target, found in zip(names, targets, explanations, strict=True):
             if isinstance(found, UnreadableImage):
-                result.append(Explained(path, None, None, None, {}, None, None, None, found.reason))
+                result.append(Explained(name, None, None, None, {}, None, None, None, found.reason))
             else:
                 _save(found, target)
                 result.append(_explained(found, target))

@@ -116,7 +116,7 @@ def _run(
     dry_run = lock is None
     if settings.features.precision != "float32":
         engines.choose(settings.features.engine, settings.features.precision)  # which may refuse, before any work
-    source = sources.scan(settings.images)
+    source = sources.scan(settings.images, settings.features.limits)
     absent = _announce_absent(known, settings, listener) if dry_run else set()
     known = tuple(backbone for backbone in known if backbone.name not in absent)
     located = loading.locate(known, settings, offline, listener)

@@ -70,7 +70,7 @@ def run(
         If another run has the same name, or its folder cannot be written to.
     """
     listener = listener or Silent()
-    listing = hash_all(sources.scan(settings.images), listener, settings.features.limits)
+    listing = hash_all(sources.scan(settings.images, settings.features.limits), listener, settings.features.limits)
     return _run(jobs.make(settings, backbone, name, listing, offline, listener), replace, listener)
 
 
@@ -92,7 +92,7 @@ def compare(
         A picture of their curves.
     """
     listener = listener or Silent()
-    listing = hash_all(sources.scan(settings.images), listener, settings.features.limits)
+    listing = hash_all(sources.scan(settings.images, settings.features.limits), listener, settings.features.limits)
     made = jobs.make_all(settings, backbone, name, listing, offline, listener)
     picture = settings.files.comparison(name or backbone)
     if picture.exists() and not curves.is_ours(picture):

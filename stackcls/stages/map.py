@@ -15,6 +15,7 @@ from stackcls.listener import Listener, Silent
 from stackcls.report import mappage, maps, pictures
 from stackcls.report.maps import Map
 from stackcls.settings import Limits, Settings
+from stackcls.sources import Content
 from stackcls.store import ImageTable, Store
 
 SIDES = (96, 64, 48, 32)  # of a small picture, in pixels
@@ -94,7 +95,11 @@ def _check_output(folder: Path, settings: Settings) -> None:
     """Refuse a file, and a folder among the images, where the next run of `features` would take the map for one."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output: {folder} is a file; give a folder")
-    if settings.images.is_dir() and settings.images.resolve() in (folder.resolve(), *folder.resolve().parents):
+    if (
+        isinstance(settings.images, Path)
+        and settings.images.is_dir()
+        and settings.images.resolve() in (folder.resolve(), *folder.resolve().parents)
+    ):
         raise ConfigError(f"--output: {folder} is among the images, and map.png would be taken for one; give another")
 
 
@@ -121,13 +126,13 @@ def _show(
     """Links to the images, and small pictures of them within the budget."""
     nothing = [None] * len(table.paths)
     try:
-        root = sources.scan(settings.images).root
+        source = sources.scan(settings.images, settings.features.limits)
     except SourceError as error:
         listener.warn(f"the page shows no images: {error}")
         return nothing, nothing
-    files = [root / path for path in table.paths]
-    prefix = album.address(root, folder)
-    links = [album.link(prefix, path) for path in table.paths]
+    files = [source.content(path) for path in table.paths]
+    prefix = album.address(source, folder)
+    links = [prefix and album.link(prefix, path) for path in table.paths]
     side = _side(files, settings.features.limits)
     if side is None:
         listener.say(f"{len(files)} images are too many to be part of the page, which shows the files instead")
@@ -135,7 +140,7 @@ def _show(
     return links, thumbnails.thumbnails(files, settings.features.limits, side)
 
 
-def _side(files: Sequence[Path], limits: Limits) -> int | None:
+def _side(files: Sequence[Content], limits: Limits) -> int | None:
     """The largest side at which pictures of all files are within the budget, by some of them."""
     some = [files[row] for row in np.unique(np.linspace(0, len(files) - 1, TRIED).astype(int))]
     for side in SIDES:

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import modelfile, rejecting, sources
+from stackcls import modelfile, rejecting, shards, sources
 from stackcls.errors import SourceError, SourceMissing
+from stackcls.extraction import ImageInput, as_input
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
 from stackcls.rejecting import UNKNOWN
 from stackcls.report import tables
-from stackcls.settings import FeatureSettings
+from stackcls.settings import FeatureSettings, Limits
 from stackcls.store import Store
+from stackcls.urls import Place, Url, is_url, place
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def run(
     Parameters
     ----------
     inputs : sequence of str
-        Image files, folders (searched through), one feature file (`.h5`), or `-` for paths on standard input.
+        Image files, folders (searched through), tar files of samples, one feature file (`.h5`), URLs of images or of
+        folders, or `-` for paths on standard input.
     model_path : Path
         `model.safetensors` or `model.joblib`.
     top : int
@@ -96,12 +99,13 @@ def run(
         yield from _predict_store(fitted, Path(inputs[0]), top, reject)
         return
     unlisted: dict[str, str] = {}
-    paths = list(_expand(inputs, standard_input, unlisted))
+    given = list(_expand(inputs, standard_input, unlisted, limits or Limits()))
+    paths = [item.name for item in given]
     if not paths and list(inputs) == ["-"]:
         raise SourceError("no paths on standard input; give one per line")
     if not paths:
         raise SourceError(f"no images in {', '.join(inputs)}; looked for {', '.join(sorted(sources.SUFFIXES))}")
-    found = fitted.iterate(paths, listener, limits, certain=reject is not None)
+    found = fitted.iterate(given, listener, limits, certain=reject is not None)
     with listener.track("predict", len(paths), "image") as advance:
         for path, prediction in zip(paths, found, strict=True):
             advance(1)
@@ -125,20 +129,50 @@ def _predict_store(fitted: StackModel, given: Path, top: int, reject: float | No
                 yield _row(fitted, path, row, top, _below(certainty, reject))
 
 
-def _expand(inputs: Iterable[str], standard_input: Iterable[str], unlisted: dict[str, str]) -> Iterator[str]:
-    """Paths of images; folders that cannot be listed are among them, and get a reason."""
+def _expand(
+    inputs: Iterable[str], standard_input: Iterable[str], unlisted: dict[str, str], limits: Limits
+) -> Iterator[ImageInput]:
+    """Images; folders that cannot be listed are among them, and get a reason."""
     for given in inputs:
         if given == "-":
-            yield from (line for line in (line.rstrip("\r\n") for line in standard_input) if line)
-        elif Path(given).is_dir():
-            below: dict[str, str] = {}
-            found = [*sources.walk(Path(given), unreadable=below), *below]
-            unlisted.update({(Path(given) / name).as_posix(): reason for name, reason in below.items()})
-            yield from sorted((Path(given) / name).as_posix() for name in found)
-        elif not Path(given).exists() and not sources.is_image_name(Path(given).name):
-            raise SourceMissing(f"{given}: no such file or folder")
+            yield from map(as_input, filter(None, (line.rstrip("\r\n") for line in standard_input)))
+        elif _is_source(where := place(given)):
+            yield from _listed(where, unlisted, limits)
+        elif isinstance(where, Url):
+            yield as_input(where)
         else:
-            yield given
+            yield from map(as_input, _expand_path(str(where) if is_url(given) else given, unlisted))
+
+
+def _is_source(where: Place) -> bool:
+    """Whether a user names what has images in it: a tar file, or a URL that is not an image's own."""
+    if shards.is_shard(where.name):
+        return True
+    if isinstance(where, Path):
+        return False
+    return not sources.is_image_name(where.name) and (not where.is_http or where.text.endswith(("/", ".csv", ".tsv")))
+
+
+def _listed(where: Place, unlisted: dict[str, str], limits: Limits) -> Iterator[ImageInput]:
+    source = sources.scan(where, limits)
+    base = str(source.root).rstrip("/")
+    unlisted.update({f"{base}/{path}": reason for path, reason in source.rejected.items()})
+    found = {f"{base}/{entry.path}": source.locate(entry) for entry in source.entries}
+    found |= {name: Path(name) for name in unlisted if name.startswith(f"{base}/") and name not in found}
+    yield from (ImageInput(name, content) for name, content in sorted(found.items()))
+
+
+def _expand_path(given: str, unlisted: dict[str, str]) -> Iterator[str]:
+    """Paths of an image, or of those in a folder."""
+    if Path(given).is_dir():
+        below: dict[str, str] = {}
+        found = [*sources.walk(Path(given), unreadable=below), *below]
+        unlisted.update({(Path(given) / name).as_posix(): reason for name, reason in below.items()})
+        yield from sorted((Path(given) / name).as_posix() for name in found)
+    elif not Path(given).exists() and not sources.is_image_name(Path(given).name):
+        raise SourceMissing(f"{given}: no such file or folder")
+    else:
+        yield given
 
 
 def _below(certainty: float | None, reject: float | None) -> bool:

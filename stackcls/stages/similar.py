@@ -10,12 +10,15 @@ import numpy as np
 
 from stackcls import sources, thumbnails
 from stackcls.errors import ConfigError
+from stackcls.extraction import as_input
 from stackcls.files import replacing
+from stackcls.images import Stored
 from stackcls.listener import Listener, Silent
 from stackcls.lookup import Found, Neighbours
 from stackcls.report import pictures, tables
 from stackcls.report.pictures import Cell
 from stackcls.settings import Settings
+from stackcls.sources import Source
 
 THUMBNAIL = 160
 
@@ -76,18 +79,20 @@ def run(
     for given in inputs:
         if os.path.isdir(given):  # noqa: PTH112  (Path.is_dir may raise)
             raise ConfigError(f"{given}: is a folder; name image files, for instance {os.path.join(given, '*.jpg')}")
-    root = None
+    source = None
     if sheet is not None:
         pictures.check_sheet("--sheet", sheet)
-        root = sources.scan(settings.images).root  # which fails before the work, and not after it
+        source = sources.scan(
+            settings.images, settings.features.limits
+        )  # which fails before the work, and not after it
     if matrix is not None:
         _check_matrix(matrix)
     with Neighbours(settings, backbone=backbone, stack=stack, exact=exact, hold=False, listener=listener) as loaded:
         if matrix is not None:
             _write_matrix(loaded, matrix, listener)
         result = loaded.find(inputs, k)
-    if sheet is not None and root is not None:
-        _save_sheet(result, settings, root, sheet)
+    if sheet is not None and source is not None:
+        _save_sheet(inputs, result, settings, source, sheet)
     return result
 
 
@@ -113,12 +118,16 @@ def _write_matrix(loaded: Neighbours, path: Path, listener: Listener) -> None:
         whole.flush()
 
 
-def _save_sheet(found: Sequence[Found], settings: Settings, root: Path, path: Path) -> None:
-    shown = [item for item in found if item.error is None]
-    files = [file for item in shown for file in (Path(item.path), *(root / one.path for one in item.neighbours))]
+def _save_sheet(inputs: Sequence[str], found: Sequence[Found], settings: Settings, source: Source, path: Path) -> None:
+    shown = [(given, item) for given, item in zip(inputs, found, strict=True) if item.error is None]
+    files: list[Path | Stored] = []
+    for given, item in shown:
+        asked = as_input(given).content
+        assert not isinstance(asked, np.ndarray)
+        files += [asked, *(source.content(one.path) for one in item.neighbours)]
     drawn = iter(thumbnails.pixels(files, settings.features.limits, THUMBNAIL))
     rows = []
-    for item in shown:
+    for _, item in shown:
         cells = [Cell(next(drawn), Path(item.path).name, "asked for")]
         cells += [Cell(next(drawn), one.label or one.path, f"{one.similarity:.3f}") for one in item.neighbours]
         rows.append(cells)

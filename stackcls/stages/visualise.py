@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stackcls import extraction, images, modelfile
 from stackcls.errors import ConfigError, UnreadableImage
-from stackcls.extraction import ImageInput, Loaded
+from stackcls.extraction import Loaded
 from stackcls.listener import Listener, Silent
 from stackcls.printable import printable
 from stackcls.report import overlays, pictures, tables
@@ -73,11 +73,12 @@ def feature_maps(
     """
     listener = listener or Silent()
     networks = _networks(model_path, layer, backbone, "--layer")
-    stems = [f"{overlays.short(Path(path).stem)}-{net.name}-{layer}" for path in inputs for net in networks]
+    names = [extraction.as_input(path).name for path in inputs]
+    stems = [f"{overlays.short(Path(name).stem)}-{net.name}-{layer}" for name in names for net in networks]
     targets = iter(overlays.targets(stems, output))
     result = []
     with listener.track("explain", len(inputs), "image") as advance:
-        for path, loaded in zip(inputs, _loaded(inputs, networks, features), strict=True):
+        for path, loaded in zip(names, _loaded(inputs, networks, features), strict=True):
             for network in networks:
                 target = next(targets)
                 if isinstance(loaded, UnreadableImage):
@@ -115,7 +116,7 @@ def dream(
     listener = listener or Silent()
     layer, unit = _layer_and_unit(wanted)
     networks = _networks(model_path, layer, backbone, "--dream")
-    starts: list[str | None] = list(inputs) or [None]
+    starts: list[str | None] = [*(extraction.as_input(path).name for path in inputs)] or [None]
     suffix = layer if unit is None else f"{layer}-{unit}"
     stems = [
         "-".join([*([overlays.short(Path(start).stem)] if start else []), "dream", net.name, suffix])
@@ -168,7 +169,7 @@ def _loaded(
     """Each image, decoded once, in every size that a network takes."""
     frames = sorted({Frame(network.input_size) for network in networks})
     limits = features.limits if features else Limits()
-    return extraction.load((ImageInput(path, Path(path)) for path in inputs), frames, 1, limits)
+    return extraction.load(map(extraction.as_input, inputs), frames, 1, limits)
 
 
 def _save_maps(image: images.Pixels, maps: NDArray[np.float32], name: str, target: Path) -> None:

@@ -1,0 +1,195 @@
+"""What is asked of servers, through fsspec: again where it fails for a reason that may pass."""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from stackcls.errors import SourceAway, SourceError, UnreadableFile
+from stackcls.settings import Limits
+from stackcls.urls import Url, scrubbed
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before the second try, and before any
+PASSING = frozenset({408, 425, 429})
+# What a service says when it does not know who asks: of no single file, and no wait mends it.
+NOT_KNOWN = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "TokenRetrievalError",
+        "UnauthorizedSSOTokenError",
+    }
+)
+# Errors of aiohttp and botocore about what could not even be asked for.
+NOT_ASKED = frozenset({"InvalidURL", "InvalidUrlClientError", "ParamValidationError"})
+
+T = TypeVar("T")
+
+_opened: dict[tuple[int, str, bool], Any] = {}  # by process, since a connection does not outlive a fork
+_opening = threading.Lock()
+
+
+class TooLarge(Exception):
+    """Ends reading what is longer than it may be."""
+
+
+def trying(action: Callable[[], T], url: Url, name: str, limits: Limits) -> T:
+    """Do what needs a server, again where it failed for a reason that may pass; raises as `RemoteFile.read`."""
+    for attempt in range(1, limits.read_tries + 1):
+        try:
+            return action()
+        except (TooLarge, SourceError, TypeError, AttributeError, NameError):
+            raise
+        except Exception as error:  # noqa: BLE001  (each file system has errors of its own, many of them no OSError)
+            reason = _reason(error)
+            if _nobody(error):
+                raise SourceError(
+                    f"images: {url} cannot be read ({reason}): give credentials in the way of its file system "
+                    "(environment, profile), see docs/sources.md"
+                ) from None
+            if isinstance(error, FileNotFoundError):
+                raise UnreadableFile(name, "file not found") from None
+            if _is_final(error):
+                raise UnreadableFile(name, f"cannot be read ({reason})") from None
+            if attempt == limits.read_tries:
+                raise SourceAway(
+                    f"images: {url} is not answered ({reason}; {attempt} tries): run the same command again when "
+                    "it is, or raise features.read_tries or features.read_seconds"
+                ) from None
+        # Not all at the same moment, which is what a busy server suffers from.
+        time.sleep(min(PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1))  # noqa: S311
+    raise AssertionError("at least one try is made")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _statuses(error: BaseException) -> Iterator[int]:
+    """What a server answered, as aiohttp, botocore and gcsfs say it."""
+    for one in _causes(error):
+        response = getattr(one, "response", None)
+        told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+        # Elsewhere a code is none of the server's: aiohttp gives one to answers that break off.
+        code = getattr(one, "code", None) if type(one).__module__.startswith("gcsfs") else None
+        for value in (told, getattr(one, "status", None), code):
+            if isinstance(value, int) and 100 <= value <= 599:
+                yield value
+
+
+def _nobody(error: BaseException) -> bool:
+    """Whether the server does not know who asks."""
+    for one in _causes(error):
+        response = getattr(one, "response", None)
+        code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+        if code in NOT_KNOWN or type(one).__name__ in NOT_KNOWN:
+            return True
+    return 401 in _statuses(error)
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether it is this file that cannot be read, now or later."""
+    status = next(_statuses(error), None)
+    if status is not None:
+        return 400 <= status < 500 and status not in PASSING
+    return isinstance(error, PermissionError | IsADirectoryError) or type(error).__name__ in NOT_ASKED
+
+
+def _reason(error: BaseException) -> str:
+    status = next(_statuses(error), None)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    said = scrubbed(str(error)).strip() or type(error).__name__
+    return f"the server answers {status}" if status is not None else said
+
+
+def fetch(url: Url, start: int, end: int, seconds: float) -> bytes:
+    """Read a piece of a file, or what there is of it."""
+    from fsspec.asyn import AsyncFileSystem, sync
+
+    system = file_system(url)
+    path = system._strip_protocol(url.text)
+    if url.is_http:
+        data: bytes = sync(system.loop, _http, system, path, start, end, timeout=seconds)
+        return data
+    try:
+        if isinstance(system, AsyncFileSystem):
+            data = sync(system.loop, system._cat_file, path, start=start, end=end, timeout=seconds)
+        else:
+            data = system.cat_file(path, start=start, end=end)
+    except Exception as error:
+        if start == 0 and 416 in _statuses(error):  # of an empty file no piece can be had
+            return b""
+        raise
+    return data
+
+
+async def _http(system: Any, url: str, start: int, end: int) -> bytes:
+    """Read from a server that may know no pieces: then from the beginning, and no more than is wanted."""
+    session = await system.set_session()
+    headers = {**system.kwargs.get("headers", {}), **({"Range": f"bytes={start}-{end - 1}"} if start else {})}
+    async with session.get(system.encode_url(url), **{**system.kwargs, "headers": headers}) as response:
+        system._raise_not_found_for_status(response, url)
+        if start and response.status != 206:
+            raise SourceError(
+                f"images: {Url(url)} is on a server that gives no pieces of files, which shards need; copy it to "
+                "a local folder, or unpack it there"
+            )
+        if not start and (response.content_length or 0) > end:
+            raise TooLarge
+        parts, length = [], 0
+        async for part in response.content.iter_any():
+            parts.append(part)
+            length += len(part)
+            if length >= end - start:
+                break
+        return b"".join(parts)[: end - start]
+
+
+def file_system(url: Url, listing: bool = False) -> Any:
+    """The file system of a URL, made once in a process: its threads share connections.
+
+    One that lists keeps its own retries, since of a thousand pages each may fail.
+    """
+    key = (os.getpid(), url.scheme, listing)
+    with _opening:
+        if key not in _opened:
+            _opened[key] = _open(url, listing)
+        return _opened[key]
+
+
+def _open(url: Url, listing: bool) -> Any:
+    extra = EXTRAS.get(url.scheme)
+    try:
+        import fsspec
+        from fsspec.config import conf
+
+        options: dict[str, Any] = {}
+        if extra == "s3" and not listing:
+            # Retries are made here, with one policy for all; theirs would multiply.
+            given = conf.get(url.scheme, {}).get("config_kwargs", {})
+            options = {"config_kwargs": {**given, "retries": {"total_max_attempts": 1}}}
+        system = fsspec.filesystem(url.scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+    except ImportError as error:
+        remedy = f"pip install 'stackcls[{extra}]'" if extra else "install the package that fsspec names"
+        raise SourceError(f"images: {url} needs a package that is missing ({error}): {remedy}") from None
+    except ValueError as error:
+        raise SourceError(
+            f"images: {url} is of no kind that can be read ({scrubbed(str(error))}); "
+            "s3, gs, http, https and file are, and what else fsspec has a package for"
+        ) from None
+    if extra == "s3" and not listing:
+        system.retries = 1
+    return system

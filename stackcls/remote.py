@@ -1,0 +1,145 @@
+"""Files at URLs, and pieces of them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stackcls import fetching
+from stackcls.errors import UnreadableFile
+from stackcls.settings import Limits
+from stackcls.urls import Url
+
+LISTS = 2**28
+MOST_LEVELS = 32  # of folders that an HTTP server lists, since links may lead round in circles
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file at a URL, or a piece of one; any process can read it from this alone.
+
+    Attributes
+    ----------
+    url : Url
+    start, size : int, optional
+        The piece; by default all of the file.
+    copy : Path, optional
+        Where a copy may lie on this machine.
+    """
+
+    url: Url
+    start: int | None = None
+    size: int | None = None
+    copy: Path | None = None
+
+    def __str__(self) -> str:
+        """What may be shown."""
+        return str(self.url)
+
+    def read(self, name: str, limits: Limits, admit: Callable[[int], None] | None = None) -> bytes:
+        """Read all of it.
+
+        Parameters
+        ----------
+        name : str
+            What errors call it.
+        limits : Limits
+            A file that is larger than any image within them is not read.
+        admit : callable, optional
+            Called with the number of bytes; may wait.
+
+        Raises
+        ------
+        UnreadableFile
+            If there is no such file, it may not be read, or is too large.
+        SourceAway
+            If the server does not give it, nor says why it cannot: then it would give no other either.
+        SourceError
+            If a package is missing, or credentials are.
+        """
+        if self.copy is not None:
+            with suppress(OSError):
+                data = self.copy.read_bytes()
+                return _admitted(data, admit)
+        if self.size is not None and self.size > limits.max_bytes:
+            raise UnreadableFile(name, _too_large(limits))
+        try:
+            start = self.start or 0
+            end = start + (limits.max_bytes + 1 if self.size is None else self.size)
+            data = fetching.trying(
+                lambda: fetching.fetch(self.url, start, end, limits.read_seconds), self.url, name, limits
+            )
+        except fetching.TooLarge:
+            raise UnreadableFile(name, _too_large(limits)) from None
+        if self.size is None and len(data) > limits.max_bytes:
+            raise UnreadableFile(name, _too_large(limits))
+        if self.size is not None and len(data) != self.size:
+            raise UnreadableFile(name, f"is cut short: {len(data)} of {self.size} bytes are there")
+        return _admitted(data, admit)
+
+
+def _admitted(data: bytes, admit: Callable[[int], None] | None) -> bytes:
+    if admit is not None:
+        admit(len(data))
+    return data
+
+
+def _too_large(limits: Limits) -> str:
+    return f"the file has more than the {limits.max_bytes} bytes that an image within features.max_pixels needs"
+
+
+def read_whole(url: Url, limits: Limits) -> bytes:
+    """Read a file that lists images; raises as `RemoteFile.read`."""
+    return RemoteFile(url).read(str(url), replace(limits, max_pixels=LISTS))
+
+
+def find(url: Url, limits: Limits) -> Mapping[str, int | None]:
+    """Sizes of all files below a folder, where they are known, by relative path without escapes.
+
+    Raises
+    ------
+    UnreadableFile
+        If there is nothing, or nothing that may be listed.
+    SourceAway, SourceError
+        As for reading.
+    """
+    if url.is_http:
+        return dict(_pages(url, limits))
+    system = fetching.file_system(url, listing=True)
+    base = system._strip_protocol(url.folder).rstrip("/")
+    listed: Mapping[str, Mapping[str, Any]] = fetching.trying(
+        lambda: system.find(base, detail=True), url, str(url), limits
+    )
+    return {
+        name.removeprefix(f"{base}/"): info.get("size")
+        for name, info in listed.items()
+        if info.get("type") == "file" and not name.endswith("/")
+    }
+
+
+def _pages(url: Url, limits: Limits) -> Iterator[tuple[str, None]]:
+    """Go through the folders that a server shows as pages of links."""
+    system = fetching.file_system(url, listing=True)
+    folders = [(url.folder, 0)]
+    while folders:
+        folder, level = folders.pop()
+        for info in fetching.trying(partial(system.ls, folder, detail=True), url, str(url), limits):
+            name = info["name"]
+            if not name.startswith(folder) or "?" in name:  # links to elsewhere, and to other orders of the same page
+                continue
+            if not name.endswith("/"):
+                yield url.relative(name), None
+            elif level < MOST_LEVELS and name != folder:
+                folders.append((name, level + 1))
+
+
+def size_of(url: Url, limits: Limits) -> int:
+    """Length of a file in bytes; raises as reading it does."""
+
+    def asked() -> int:
+        system = fetching.file_system(url)
+        return int(system.info(system._strip_protocol(url.text))["size"] or 0)
+
+    return fetching.trying(asked, url, str(url), limits)

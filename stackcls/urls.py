@@ -1,0 +1,112 @@
+"""Addresses of images that are no local paths, and how they may be shown: without passwords and signatures."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import url2pathname
+
+from stackcls.errors import SourceError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_ANYWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An address of a file or a folder somewhere else; written out, it has neither password nor query.
+
+    Attributes
+    ----------
+    text : str
+        As given, with all that is secret in it.
+    """
+
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        """What may be shown and stored."""
+        return cleaned(self.text)
+
+    def __truediv__(self, path: str) -> "Url":
+        """The address of what lies at a relative path, whatever characters that has."""
+        return Url(f"{self.folder}{quote(path) if self.is_http else path}")
+
+    @property
+    def scheme(self) -> str:
+        """What says how it is reached, in lower case."""
+        return self.text.partition("://")[0].lower()
+
+    @property
+    def is_http(self) -> bool:
+        """Whether names in it are written with escapes."""
+        return self.scheme in ("http", "https")
+
+    @property
+    def name(self) -> str:
+        """Last part of its path."""
+        return PurePosixPath(self._path).name
+
+    @property
+    def folder(self) -> str:
+        """It as the address of a folder, with a slash at its end and without a query."""
+        return f"{self._path.rstrip('/')}/"
+
+    @property
+    def parent(self) -> "Url":
+        """The folder that it lies in."""
+        return Url(self._path.rstrip("/").rpartition("/")[0])
+
+    @property
+    def _path(self) -> str:
+        return re.split("[?#]", self.text)[0] if self.is_http else self.text
+
+    def relative(self, found: str) -> str:
+        """Path, without escapes, of an address below this one."""
+        path = found.removeprefix(self.folder)
+        return unquote(path) if self.is_http else path
+
+    def as_posix(self) -> str:
+        """What may be stored: as a path's."""
+        return str(self)
+
+
+Place = Path | Url
+
+
+def is_url(text: str) -> bool:
+    """Tell an address from a path."""
+    return _SCHEME.match(text) is not None
+
+
+def place(value: object) -> Place:
+    """Read what a user names: `file://` is a path, and so is all that is no URL.
+
+    Raises
+    ------
+    SourceError
+        If it is neither; the message does not repeat what may be secret.
+    """
+    if isinstance(value, Path | Url):
+        return value
+    if not isinstance(value, str):
+        raise SourceError(f"{value!r} does not do: a path or a URL is needed")
+    if not is_url(value):
+        return Path(value)
+    if value.lower().startswith("file://"):
+        return Path(url2pathname(urlsplit(value).path))
+    if "::" in value:
+        raise SourceError("is a URL within a URL (::), which is not supported; give one of s3, gs, http, https or file")
+    return Url(value)
+
+
+def cleaned(url: str) -> str:
+    """Return a URL without user, password, query and fragment."""
+    scheme, _, rest = re.split("[?#]", url)[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def scrubbed(text: str) -> str:
+    """Clean all URLs within a text, such as another library's message."""
+    return _ANYWHERE.sub(lambda match: cleaned(match[0]), text)
