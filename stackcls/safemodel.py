@@ -111,9 +111,9 @@ _DESCRIPTION = TypeAdapter(Description)
 
 def dump(model: StackModel, origin: Origin) -> bytes:
     """Write a model as the bytes of a safetensors file; equal models give equal bytes."""
-    from stackcls import stack  # takes a second, and reading does not need it
+    from stackcls import remaking  # takes a second, and reading does not need it
 
-    learned = stack.to_learned(model.classifier)
+    learned = remaking.to_learned(model.classifier)
     arrays: Arrays = {"trained_on": model.trained_on}
     for name, linear in zip(_names(len(learned.bases)), (*learned.bases, learned.meta), strict=True):
         arrays |= {f"{name}.coef": linear.coef, f"{name}.intercept": linear.intercept}

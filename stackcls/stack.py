@@ -10,7 +10,6 @@ from mlxtend.classifier import StackingClassifier
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.svm import LinearSVC
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,7 +17,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stackcls import logistic
 from stackcls.decisions import per_class, probabilities
-from stackcls.learned import LearnedStack, Linear
 from stackcls.learners import (
     MAX_ITERATIONS,
     BlockColumns,
@@ -249,38 +247,3 @@ def unfitted_like(stacked: StackedClassifier) -> StackedClassifier:
     """Copy of a stack with the same parameters, not fitted."""
     copy: StackedClassifier = clone(stacked)
     return copy
-
-
-def to_learned(stacked: StackedClassifier) -> LearnedStack:
-    """What a fitted stack, whose classes are numbers from 0, has learned."""
-    return LearnedStack(
-        {**stacked.get_params(), "widths": tuple(base.estimator.n_features_in_ for base in stacked.bases_)},
-        tuple(map(bool, stacked.converged_)),
-        tuple(Linear(base.estimator.coef_, base.estimator.intercept_) for base in stacked.bases_),
-        Linear(stacked.meta_.coef_, stacked.meta_.intercept_),
-    )
-
-
-def from_learned(learned: LearnedStack) -> StackedClassifier:
-    """Make the fitted stack again that `to_learned` was given; its probabilities are the same to the last bit."""
-    stacked = StackedClassifier(**learned.parameters)
-    classes = np.arange(learned.n_classes)
-    options = {"class_weight": stacked.class_weight}
-    bases = [
-        _fitted(LogisticRegression(C=stacked.base_C, max_iter=MAX_ITERATIONS, **options), linear, classes)
-        for linear in learned.bases
-    ]
-    stacked.n_features_in_ = sum(base.n_features_in_ for base in bases)
-    blocks = stacked.blocks(stacked.n_features_in_)
-    stacked.bases_ = [BlockColumns(base, columns) for base, columns in zip(bases, blocks, strict=True)]
-    stacked.converged_ = list(learned.converged)
-    svm = LinearSVC(C=stacked.meta_C, random_state=stacked.random_state, **options)
-    stacked.meta_ = _fitted(svm, learned.meta, classes)
-    stacked.classes_ = classes
-    return stacked
-
-
-def _fitted(estimator: Any, linear: Linear, classes: NDArray[Any]) -> Any:
-    estimator.classes_, estimator.coef_, estimator.intercept_ = classes, linear.coef, linear.intercept
-    estimator.n_features_in_ = linear.coef.shape[1]
-    return estimator
