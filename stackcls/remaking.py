@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from stackcls.learned import LearnedStack, Linear
-from stackcls.learners import MAX_ITERATIONS, BlockColumns
+from stackcls.learners import MAX_ITERATIONS, Average, BlockColumns
 from stackcls.stack import StackedClassifier
 
 
@@ -26,19 +26,26 @@ def from_learned(learned: LearnedStack) -> StackedClassifier:
     """Make the fitted stack again that `to_learned` was given; its probabilities are the same to the last bit."""
     stacked = StackedClassifier(**learned.parameters)
     classes = np.arange(learned.n_classes)
-    options = {"class_weight": stacked.class_weight}
+    options: dict[str, Any] = {"class_weight": stacked.class_weight}
     bases = [
-        _fitted(LogisticRegression(C=stacked.base_C, max_iter=MAX_ITERATIONS, **options), linear, classes)
-        for linear in learned.bases
+        _fitted(LogisticRegression(C=stacked.strength(number), max_iter=MAX_ITERATIONS, **options), linear, classes)
+        for number, linear in enumerate(learned.bases)
     ]
     stacked.n_features_in_ = sum(base.n_features_in_ for base in bases)
     blocks = stacked.blocks(stacked.n_features_in_)
     stacked.bases_ = [BlockColumns(base, columns) for base, columns in zip(bases, blocks, strict=True)]
     stacked.converged_ = list(learned.converged)
-    svm = LinearSVC(C=stacked.meta_C, random_state=stacked.random_state, **options)
-    stacked.meta_ = _fitted(svm, learned.meta, classes)
+    stacked.meta_ = _fitted(_meta(stacked, options), learned.meta, classes)
     stacked.classes_ = classes
     return stacked
+
+
+def _meta(stacked: StackedClassifier, options: dict[str, Any]) -> Any:
+    if stacked.meta == "linear-svm":
+        return LinearSVC(C=stacked.meta_C, random_state=stacked.random_state, **options)
+    if stacked.meta == "logistic-regression":
+        return LogisticRegression(C=stacked.meta_C, max_iter=MAX_ITERATIONS, **options)
+    return Average()
 
 
 def _fitted(estimator: Any, linear: Linear, classes: NDArray[Any]) -> Any:

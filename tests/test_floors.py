@@ -52,6 +52,7 @@ WORKINGS = [
     "thumbnails",
     "training",
     "trainingdata",
+    "tuning",
     "unknowns",
     "validation",
 ]

@@ -19,6 +19,7 @@ from stackcls import (
     seen,
     sources,
     trainingdata,
+    tuning,
     validation,
 )
 from stackcls.analyses import Findings
@@ -105,16 +106,23 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         matrices = {name: store.matrices[name] for name in chosen}
         digests = store.digest, {name: store.digests[name] for name in chosen}
         full = analyses.is_full(training.data, settings)
-        validated = validation.cross_validate(training.data, settings, baseline == "linear-svm", listener, full)
-        findings = analyses.find(training, validated, settings, listener)
+        search = tuning.search(training.data, settings, listener) if settings.stack.tune else None
+        stacks = search.stacks if search else None
+        validated = validation.cross_validate(training.data, settings, baseline == BASELINES[0], listener, full, stacks)
+        tuned = None
+        if search:
+            untuned = validation.predict_folds(training.data, settings, listener)
+            tuned = reporting.tuning(search, validated, untuned, settings.stack.tune or 0.0)
+        fitted = settings.model_copy(update={"stack": validated.stacks[-1]})
+        findings = analyses.find(training, validated, fitted, listener)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
-    report = reporting.report(training.data, validated, findings, settings, notes, time.perf_counter() - start)
+    report = reporting.report(training.data, validated, findings, fitted, notes, time.perf_counter() - start)
     means = {name: score.mean for name, score in report.scores.items()}
     origin = Origin(report.n_images, means, *digests)
     tables = reporting.tables(training, validated, findings, settings.files)
-    report = dataclasses.replace(report, tables=runtables.digests(tables))
+    report = dataclasses.replace(report, tables=runtables.digests(tables), tuning=tuned)
     findings = dataclasses.replace(findings, tables={**findings.tables, **_page(report, tables, settings, listener)})
     lock.verify()
     written = _write(settings, training, validated, findings, report, origin, chosen, matrices)
