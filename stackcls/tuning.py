@@ -20,6 +20,7 @@ from stackcls.validation import Advance, Floats, Ints, Part
 
 FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01)  # of the configured C, in the order in which they are tried
 BASE_SHARE = 0.7  # of the time, after which no further C of the base learners is begun
+ERRORS = 2.0  # standard errors by which something must be better: one would let a single image decide
 MARGIN = 1.5  # a level may take so much longer than the longest before it
 
 Mask = NDArray[np.bool_]
@@ -203,7 +204,7 @@ class _Part:
             self._best[number] = found
 
     def settle(self) -> None:
-        """Choose each backbone's C: the configured one where the best is not better by more than a standard error."""
+        """Choose each backbone's C: the configured one where the best is not clearly better."""
         for number, configured in self._configured.items():
             if not self._exceeds(configured.losses - self._best[number].losses):
                 self._best[number] = configured
@@ -273,6 +274,6 @@ class _Part:
         return float(np.mean(self._weights * values))
 
     def _exceeds(self, differences: NDArray[np.float64]) -> bool:
-        """Whether a mean over rows is above zero by more than its standard error."""
+        """Whether a mean over rows is above zero by more than chance makes, the best of many being picked."""
         weighted = self._weights * differences
-        return bool(weighted.mean() > weighted.std() / np.sqrt(len(weighted)))
+        return bool(weighted.mean() > ERRORS * weighted.std() / np.sqrt(len(weighted)))

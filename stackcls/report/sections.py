@@ -104,7 +104,7 @@ def tuning_tried(tuning: Tuning) -> str:
         f"Tried were multiples of the configured C, of the base learners {_factors(tuning.base_factors)}, of the "
         f"meta-classifier {_factors(tuning.meta_factors)}; linear SVM and logistic regression with both recipes, and "
         "the plain average. Each fold's choice is made by inner cross-validation of the images that it is fitted on; "
-        "what is configured stays unless something is better by more than a standard error."
+        "what is configured stays unless something is better by more than two standard errors."
     )
     if tuning.untried:
         said += f" For {_factors(tuning.untried)} there was no time, or not for all: --tune MINUTES gives more."
