@@ -250,6 +250,7 @@ def test_fit_says_what_was_chosen_and_that_can_be_pasted(hard, stackcls, tmp_pat
     assert (tuned.minutes, len(tuned.choices), len(tuned.untuned.folds)) == (10.0, 5, 4)
     assert tuned.gain.mean == pytest.approx(report.scores["stack"].mean - tuned.untuned.mean)
     assert sections.tuning_verdict(tuned) in out
+    assert f"recipe {report.recipe}, chosen by tuning" in out
     assert "## Tuning" in hard.files.report_text.read_text("utf-8")
     page = hard.files.page.read_text("utf-8")
     assert 'id="tuning"' in page

@@ -19,7 +19,7 @@ def summary(report: Report) -> str:
         how = "images that the model never saw"
     lines = [
         f"Accuracy in %, {how}: {report.n_images} images, {len(report.classes)} classes, "
-        f"recipe {printable(report.recipe)}",
+        f"recipe {printable(report.recipe)}{', chosen by tuning' if report.tuning else ''}",
         "",
         _score_table(report),
         "",
