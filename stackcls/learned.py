@@ -37,7 +37,7 @@ class LearnedStack:
     bases : tuple of Linear
         Logistic regressions, one per backbone.
     meta : Linear
-        The linear SVM.
+        What decides on the averaged probabilities.
     """
 
     parameters: Mapping[str, Any]

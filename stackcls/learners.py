@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from sklearn.utils.class_weight import compute_class_weight
 
 from stackcls import buffers, logistic, svm
+from stackcls.decisions import per_class
 from stackcls.streaming import Streamed, pieces
 
 MAX_ITERATIONS = 1000
@@ -46,6 +47,32 @@ class KnownProbabilities:
     def predict_proba(self, X: Floats) -> Floats:
         """The same again."""
         return X
+
+
+class Average(BaseEstimator):  # type: ignore[misc]
+    """Decides for the class of the largest probability: a linear classifier that needs no fit, as mlxtend wants one."""
+
+    def fit(self, X: Floats, y: NDArray[Any]) -> "Average":
+        """Take note of the classes; of two the second's decision is half of how much more probable it is."""
+        self.classes_ = np.unique(y)
+        self.coef_ = np.eye(X.shape[1]) if X.shape[1] > 2 else np.array([[-0.5, 0.5]])
+        self.intercept_ = np.zeros(len(self.coef_))
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def decision_function(self, X: Floats) -> Floats:
+        """Decisions, shape (n, classes), or (n,) for two classes."""
+        decisions: Floats = X @ self.coef_.T + self.intercept_
+        return decisions.ravel() if decisions.shape[1] == 1 else decisions
+
+    def predict(self, X: Floats) -> NDArray[Any]:
+        """Labels, shape (n,)."""
+        labels: NDArray[Any] = self.classes_[per_class(self.decision_function(X)).argmax(axis=1)]
+        return labels
+
+    def plain(self) -> "Average":
+        """The same."""
+        return self
 
 
 class LeanLogisticRegression(LogisticRegression):  # type: ignore[misc]

@@ -91,9 +91,9 @@ class StackModel:
             stacked: StackedClassifier = pickle.loads(self._classifier)  # noqa: S301  (part of an opened pickle)
             self._classifier = stacked
         elif isinstance(self._classifier, LearnedStack):
-            from stackcls import stack
+            from stackcls import remaking
 
-            self._classifier = stack.from_learned(self._classifier)
+            self._classifier = remaking.from_learned(self._classifier)
         return self._classifier
 
     def predict(self, images: Sequence[ImageLike], reject: float | None = None) -> NDArray[np.str_]:

@@ -14,6 +14,7 @@ from stackcls.errors import ModelError, ModelMissing
 from stackcls.files import digest_file, replacing
 from stackcls.model import StackModel
 from stackcls.safemodel import Origin
+from stackcls.stacksettings import Meta
 
 FORMAT = 1
 NO_MODELS = (".h5", ".json", ".yaml", ".yml", ".csv", ".md", ".png")
@@ -43,6 +44,9 @@ class ModelCard:
     safe_sha256: str = ""
     store: str = ""
     matrices: dict[str, str] = field(default_factory=dict)
+    base_C: dict[str, float] = field(default_factory=dict)  # noqa: N815  (named as in the settings)
+    meta: Meta = "linear-svm"
+    meta_C: float = 1.0  # noqa: N815
 
 
 _CARD = TypeAdapter(ModelCard)
@@ -69,6 +73,9 @@ def save(model: StackModel, files: Artifacts, recipe: str, origin: Origin) -> No
             created_with=model.created_with,
             store=origin.store,
             matrices=origin.matrices,
+            base_C={item.backbone.name: model.classifier.strength(n) for n, item in enumerate(model.backbones)},
+            meta=model.classifier.meta,
+            meta_C=model.classifier.meta_C,
         )
         described.write_bytes(_CARD.dump_json(card, indent=2) + b"\n")
 

@@ -5,12 +5,14 @@ import numpy as np
 from stackcls import runtables, scoring
 from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
-from stackcls.report.results import STACK, Report
+from stackcls.report.results import STACK, UNTUNED, Report, Tuning
 from stackcls.report.tables import comma_separated
 from stackcls.runtables import Tables
+from stackcls.scoring import Predictions
 from stackcls.settings import Settings
 from stackcls.training import TrainingSet
 from stackcls.trainingdata import TrainingRows
+from stackcls.tuning import FACTORS, Search
 from stackcls.validation import Validated
 from stackcls.versions import created_with
 
@@ -46,10 +48,30 @@ def report(
         notes=[*notes, *findings.notes],
         settings={
             "base.C": str(settings.stack.base.C),
+            "meta.kind": settings.stack.meta.kind,
             "meta.C": str(settings.stack.meta.C),
             "class_weight": str(settings.stack.class_weight),
             "splits": "stratified" if data.groups is None else "stratified, grouped",
         },
+    )
+
+
+def tuning(search: Search, validated: Validated, untuned: Predictions, minutes: float) -> Tuning:
+    """Compare the tuned stack with the one that is configured, both on images held out, of the same folds."""
+    tuned = validated.predictions
+    both = Predictions(tuned.given, tuned.fold, {UNTUNED: untuned.ranking[STACK], STACK: tuned.ranking[STACK]})
+    scores = {name: scoring.score(both, name) for name in both.ranking}
+    return Tuning(
+        minutes=minutes,
+        seconds=search.seconds,
+        base_factors=list(search.base_factors),
+        meta_factors=list(search.meta_factors),
+        untried=[
+            factor for factor in FACTORS if factor not in search.base_factors or factor not in search.meta_factors
+        ],
+        choices=list(search.choices),
+        untuned=scores[UNTUNED],
+        gain=scoring.gain(both, scores),
     )
 
 

@@ -27,6 +27,7 @@ from stackcls.model import StackModel
 from stackcls.modelbackbone import ModelBackbone
 from stackcls.safearrays import Arrays, Rejecting, array_of, familiarity_arrays, familiarity_of
 from stackcls.settings import MAX_BATCH
+from stackcls.stacksettings import Meta, Recipe
 
 FORMAT, VERSION = "stackcls-model", 1
 SUFFIX = ".safetensors"
@@ -64,14 +65,15 @@ class _Stack:
     __pydantic_config__ = _STRICT
 
     widths: tuple[int, ...]
-    recipe: Literal["in-sample", "out-of-fold"]
-    base_C: float  # noqa: N815  (named as there)
+    recipe: Recipe
+    base_C: float | tuple[float, ...]  # noqa: N815  (named as there)
     meta_C: float  # noqa: N815
     class_weight: Literal["balanced"] | None
     inner_folds: int
     random_state: int
     temperature: float
     converged: tuple[bool, ...]
+    meta: Meta = "linear-svm"  # which files of before do not name
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ _DESCRIPTION = TypeAdapter(Description)
 
 def dump(model: StackModel, origin: Origin) -> bytes:
     """Write a model as the bytes of a safetensors file; equal models give equal bytes."""
-    from stackcls import stack  # takes a second, and reading does not need it
+    from stackcls import remaking  # takes a second, and reading does not need it
 
-    learned = stack.to_learned(model.classifier)
+    learned = remaking.to_learned(model.classifier)
     arrays: Arrays = {"trained_on": model.trained_on}
     for name, linear in zip(_names(len(learned.bases)), (*learned.bases, learned.meta), strict=True):
         arrays |= {f"{name}.coef": linear.coef, f"{name}.intercept": linear.intercept}
@@ -234,6 +236,8 @@ def _build(description: Description, arrays: Arrays) -> StackModel:
     linears = [
         _linear(arrays, name, shape, f"{name}.coef" in description.column_major) for name, shape in shapes.items()
     ]
+    if not isinstance(said.base_C, float) and len(said.base_C) != len(said.widths):
+        raise ValueError("stack.base_C: one number, or one per backbone, is needed")
     backbones = backbones_of(description, arrays)
     parameters = {name: value for name, value in asdict(said).items() if name != "converged"}
     if not (said.temperature > 0 and math.isfinite(said.temperature)) or len(said.converged) != len(said.widths):

@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -18,6 +16,8 @@ from pydantic import (
 )
 
 from stackcls.artifacts import Artifacts
+from stackcls.section import Section as Section
+from stackcls.stacksettings import StackSettings as StackSettings
 from stackcls.urls import Url, place
 
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -27,12 +27,6 @@ View = Literal["original", "hflip", "center_crop", "center_crop_hflip"]
 VIEWS: tuple[str, ...] = get_args(View)
 MIN_SIDE, MAX_SIDE = 16, 4096
 ARTICLE = ("vgg19", "resnet50", "inception_v3", "xception")
-
-
-class Section(BaseModel):
-    """Shared strictness: unknown keys are errors, values are never changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, coerce_numbers_to_str=False)
 
 
 def _as_given(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -187,33 +181,6 @@ class FeatureSettings(Section):
         return self
 
 
-class Regularisation(Section):
-    """Inverse strength of an L2 penalty, as scikit-learn's `C`."""
-
-    C: float = Field(1.0, gt=0, allow_inf_nan=False)
-
-
-def _memory(value: object) -> int | None:
-    """Read `auto` as None: most of what is available."""
-    if value is None or value == "auto":
-        return None
-    number = int(value) if isinstance(value, str) and value.isdigit() else value
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"memory is {value!r}; `auto` or a number of MiB from 1 on is allowed")
-    return number
-
-
-class StackSettings(Section):
-    """What learns on top of the features."""
-
-    recipe: Literal["in-sample", "out-of-fold"] = "in-sample"
-    base: Regularisation = Regularisation()
-    meta: Regularisation = Regularisation()
-    class_weight: Literal["balanced"] | None = None
-    inner_folds: int = Field(3, ge=2, le=100)
-    memory: Annotated[int | None, BeforeValidator(_memory)] = None
-
-
 def _holdout(value: object) -> object:
     """Read `split`, a share of the images, or nothing."""
     try:
@@ -265,7 +232,7 @@ class FinetuneSettings(Section):
     patience: int = Field(5, ge=1, le=10_000)
     batch_size: int = Field(32, ge=1, le=MAX_BATCH)
     rate: float = Field(0.01, gt=0, le=10, allow_inf_nan=False)
-    multipliers: dict[str, _Rate] = {}
+    multipliers: dict[str, _Rate] = Field(default_factory=dict)
     dropout: float = Field(0.2, ge=0, lt=1)
     augment: AugmentSettings = AugmentSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

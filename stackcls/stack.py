@@ -1,8 +1,8 @@
 """The stack as a scikit-learn estimator."""
 
 import warnings
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from joblib import delayed
@@ -10,7 +10,6 @@ from mlxtend.classifier import StackingClassifier
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.svm import LinearSVC
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,9 +17,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stackcls import logistic
 from stackcls.decisions import per_class, probabilities
-from stackcls.learned import LearnedStack, Linear
+from stackcls.errors import ConfigError
 from stackcls.learners import (
     MAX_ITERATIONS,
+    Average,
     BlockColumns,
     FittedBase,
     Floats,
@@ -30,7 +30,8 @@ from stackcls.learners import (
     predict_held_out,
 )
 from stackcls.parallel import in_parallel
-from stackcls.settings import StackSettings
+from stackcls.printable import printable
+from stackcls.stacksettings import METAS, RECIPES, Meta, Recipe, StackSettings
 from stackcls.streaming import Streamed
 
 
@@ -46,7 +47,7 @@ def linear_svm(class_weight: str | None = None) -> LinearSVC:
 
 
 class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """One logistic regression per block of columns, their probabilities averaged, a linear SVM on top.
+    """One logistic regression per block of columns, their probabilities averaged, a linear classifier on top.
 
     Parameters
     ----------
@@ -56,24 +57,28 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Whether the meta-classifier learns from the base learners' probabilities of the rows that they were fitted on
         (the article's way, mlxtend's `StackingClassifier`), or from those of inner folds (Wolpert, Stacked
         generalization, Neural Networks 5, 1992).
-    base_C, meta_C : float
-        Inverse regularisation of the logistic regressions and of the SVM.
+    base_C : float or sequence of float
+        Inverse regularisation of the logistic regressions, of all or one per block.
+    meta_C : float
+        That of the meta-classifier.
     class_weight : {'balanced', None}
     inner_folds : int
         For recipe 'out-of-fold'.
     random_state : int
     temperature : float
-        Divides the SVM's decisions before they become probabilities by a softmax; its arg max is the predicted label
-        whatever the temperature (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
+        Divides the meta-classifier's decisions before they become probabilities by a softmax; its arg max is the
+        predicted label whatever the temperature (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
     n_jobs : int, optional
         Base learners fitted at a time, each on one thread.
+    meta : {'linear-svm', 'logistic-regression', 'average'}
+        What decides on the averaged probabilities; 'average' takes the class of the largest.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     bases_ : list of BlockColumns
         The fitted base learners.
-    meta_ : LinearSVC
+    meta_ : LinearSVC, LogisticRegression or Average
         The fitted meta-classifier.
 
     References
@@ -92,14 +97,15 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         widths: Sequence[int] | None = None,
-        recipe: Literal["in-sample", "out-of-fold"] = "in-sample",
-        base_C: float = 1.0,
+        recipe: Recipe = "in-sample",
+        base_C: float | Sequence[float] = 1.0,
         meta_C: float = 1.0,
         class_weight: str | None = None,
         inner_folds: int = 3,
         random_state: int = 0,
         temperature: float = 1.0,
         n_jobs: int | None = None,
+        meta: Meta = "linear-svm",
     ) -> None:
         self.widths = widths
         self.recipe = recipe
@@ -110,6 +116,7 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.temperature = temperature
         self.n_jobs = n_jobs
+        self.meta = meta
 
     def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> "StackedClassifier":
         """Fit base learners and meta-classifier.
@@ -137,7 +144,7 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"temperature {self.temperature!r} must be above 0")
         blocks = self.blocks(X.shape[1])
         known_groups = None if groups is None else np.asarray(groups)
-        jobs = [delayed(self.fit_base)(X[:, columns], y, known_groups) for columns in blocks]
+        jobs = [delayed(self.fit_base)(X[:, columns], y, known_groups, None, n) for n, columns in enumerate(blocks)]
         bases, shares = zip(*in_parallel(jobs, self.n_jobs), strict=True)
         self.fit_meta(np.mean(shares, axis=0), y).take_bases(bases)
         if not all(self.converged_):
@@ -145,10 +152,12 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def blocks(self, n_columns: int) -> list[slice]:
-        """Columns of each base learner; raise `ValueError` where the widths do not add up."""
+        """Columns of each base learner; raise `ValueError` where widths do not add up, or strengths are not as many."""
         edges = np.cumsum([0, *(self.widths or [n_columns])])
         if edges[-1] != n_columns:
             raise ValueError(f"widths {tuple(self.widths or ())} add up to {edges[-1]}, but X has {n_columns} columns")
+        if np.size(self.base_C) not in (1, len(edges) - 1):
+            raise ValueError(f"base_C {self.base_C}: one number, or one for each of {len(edges) - 1} blocks, is needed")
         return [slice(int(start), int(end)) for start, end in zip(edges, edges[1:], strict=False)]
 
     def fit_base(
@@ -157,8 +166,9 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y: NDArray[Any],
         groups: NDArray[Any] | None = None,
         start: logistic.Coefficients | None = None,
+        number: int = 0,
     ) -> tuple[FittedBase, Floats]:
-        """Fit the base learner of one block, from zero or from a start.
+        """Fit the base learner of the block of that number, from zero or from a start.
 
         Returns
         -------
@@ -167,9 +177,10 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Its probabilities of the same rows, from which the meta-classifier learns: of rows that it was fitted on, or
             from inner folds, as the recipe says.
         """
-        if self.recipe not in ("in-sample", "out-of-fold"):
-            raise ValueError(f"recipe {self.recipe!r} is not one of in-sample, out-of-fold")
-        learner = LeanLogisticRegression(C=self.base_C, max_iter=MAX_ITERATIONS, class_weight=self.class_weight)
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe {self.recipe!r} is not one of {', '.join(RECIPES)}")
+        C = self.strength(number)
+        learner = LeanLogisticRegression(C=C, max_iter=MAX_ITERATIONS, class_weight=self.class_weight)
         shares = None
         if self.recipe == "out-of-fold":
             inner = splitter(self.inner_folds, self.random_state, groups)
@@ -180,6 +191,11 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         estimator = learner.fit(X, y, start).plain()
         base = FittedBase(estimator, learner.converged_)
         return base, base.predict_proba(X) if shares is None else shares
+
+    def strength(self, number: int) -> float:
+        """Inverse regularisation of the base learner of that number."""
+        strengths: list[float] = np.ravel(self.base_C).tolist()
+        return strengths[number] if len(strengths) > 1 else strengths[0]
 
     def take_bases(self, bases: Sequence[FittedBase]) -> "StackedClassifier":
         """Have these base learners, one per block."""
@@ -196,9 +212,7 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         stacking = StackingClassifier(
             classifiers=[KnownProbabilities()],
-            meta_classifier=LeanLinearSVC(
-                C=self.meta_C, random_state=self.random_state, class_weight=self.class_weight
-            ),
+            meta_classifier=self._unfitted_meta(),
             use_probas=True,
             average_probas=True,
             use_clones=False,
@@ -209,6 +223,17 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.meta_ = stacking.fit(average, y).meta_clf_.plain()
         self.classes_ = self.meta_.classes_
         return self
+
+    def _unfitted_meta(self) -> LeanLinearSVC | LeanLogisticRegression | Average:
+        options = {"C": self.meta_C, "class_weight": self.class_weight}
+        match self.meta:
+            case "linear-svm":
+                return LeanLinearSVC(random_state=self.random_state, **options)
+            case "logistic-regression":
+                return LeanLogisticRegression(max_iter=MAX_ITERATIONS, **options)
+            case "average":
+                return Average()
+        raise ValueError(f"meta {self.meta!r} is not one of {', '.join(METAS)}")
 
     def average_probabilities(self, X: Floats) -> Floats:
         """What the meta-classifier sees: the base learners' mean probabilities, shape (n, classes)."""
@@ -237,16 +262,25 @@ class StackedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return probabilities(self.decision_function(X), self.temperature)
 
 
-def from_settings(settings: StackSettings, widths: Sequence[int], seed: int) -> StackedClassifier:
-    """Return an unfitted stack as the configuration wants it."""
+def from_settings(
+    settings: StackSettings, widths: Sequence[int], seed: int, names: Sequence[str] = ()
+) -> StackedClassifier:
+    """Return an unfitted stack as the configuration wants it, for backbones of these names."""
+    C = settings.base.C
+    if isinstance(C, Mapping) and set(C) != set(names):
+        raise ConfigError(
+            f"stack.base.C: has {', '.join(map(printable, sorted(C)))}, and the backbones are "
+            f"{', '.join(map(printable, names))}: give one number for each, or one for all"
+        )
     return StackedClassifier(
         widths=tuple(widths),
         recipe=settings.recipe,
-        base_C=settings.base.C,
+        base_C=tuple(C[name] for name in names) if isinstance(C, Mapping) else C,
         meta_C=settings.meta.C,
         class_weight=settings.class_weight,
         inner_folds=settings.inner_folds,
         random_state=seed,
+        meta=settings.meta.kind,
     )
 
 
@@ -254,38 +288,3 @@ def unfitted_like(stacked: StackedClassifier) -> StackedClassifier:
     """Copy of a stack with the same parameters, not fitted."""
     copy: StackedClassifier = clone(stacked)
     return copy
-
-
-def to_learned(stacked: StackedClassifier) -> LearnedStack:
-    """What a fitted stack, whose classes are numbers from 0, has learned."""
-    return LearnedStack(
-        {**stacked.get_params(), "widths": tuple(base.estimator.n_features_in_ for base in stacked.bases_)},
-        tuple(map(bool, stacked.converged_)),
-        tuple(Linear(base.estimator.coef_, base.estimator.intercept_) for base in stacked.bases_),
-        Linear(stacked.meta_.coef_, stacked.meta_.intercept_),
-    )
-
-
-def from_learned(learned: LearnedStack) -> StackedClassifier:
-    """Make the fitted stack again that `to_learned` was given; its probabilities are the same to the last bit."""
-    stacked = StackedClassifier(**learned.parameters)
-    classes = np.arange(learned.n_classes)
-    options = {"class_weight": stacked.class_weight}
-    bases = [
-        _fitted(LogisticRegression(C=stacked.base_C, max_iter=MAX_ITERATIONS, **options), linear, classes)
-        for linear in learned.bases
-    ]
-    stacked.n_features_in_ = sum(base.n_features_in_ for base in bases)
-    blocks = stacked.blocks(stacked.n_features_in_)
-    stacked.bases_ = [BlockColumns(base, columns) for base, columns in zip(bases, blocks, strict=True)]
-    stacked.converged_ = list(learned.converged)
-    svm = LinearSVC(C=stacked.meta_C, random_state=stacked.random_state, **options)
-    stacked.meta_ = _fitted(svm, learned.meta, classes)
-    stacked.classes_ = classes
-    return stacked
-
-
-def _fitted(estimator: Any, linear: Linear, classes: NDArray[Any]) -> Any:
-    estimator.classes_, estimator.coef_, estimator.intercept_ = classes, linear.coef, linear.intercept
-    estimator.n_features_in_ = linear.coef.shape[1]
-    return estimator

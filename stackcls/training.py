@@ -103,10 +103,15 @@ def class_counts(y: Ints, groups: Ints | None, n_classes: int) -> Ints:
     return np.bincount(y, minlength=n_classes)
 
 
+def splits_again(settings: Settings) -> bool:
+    """Whether inner folds are made of each training part."""
+    return settings.stack.recipe == "out-of-fold" or settings.stack.tune is not None
+
+
 def images_needed(settings: Settings) -> int:
     """Images (or groups) of a class that the folds need, so that each training part can be split again if it must."""
     folds = settings.cv.folds
-    if settings.stack.recipe == "in-sample":
+    if not splits_again(settings):
         return folds
     inner = settings.stack.inner_folds
     return next(count for count in range(folds, 2 * folds * inner) if count - -(-count // folds) >= inner)
@@ -117,7 +122,7 @@ def check_folds(data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], settings:
     if data.groups is None:
         return
     parts = [train for train, _ in folds]
-    if settings.stack.recipe == "out-of-fold":
+    if splits_again(settings):
         inner = stack.splitter(settings.stack.inner_folds, settings.cv.seed, data.groups)
         for rows in [np.arange(len(data.y)), *parts]:
             parts += [rows[train] for train, _ in inner.split(rows, data.y[rows], data.groups[rows])]

@@ -17,7 +17,7 @@ from stackcls.logistic import Coefficients
 from stackcls.parallel import in_parallel
 from stackcls.report.results import STACK
 from stackcls.scoring import Predictions, cross_calibrated, fit_temperature
-from stackcls.settings import Settings
+from stackcls.settings import Settings, StackSettings
 from stackcls.training import TrainingSet, check_classes, check_folds
 
 MANY = 6e7  # numbers in a matrix of which there should not be a copy for every processor: 240 MB
@@ -49,6 +49,8 @@ class Validated:
     without : mapping of str to ndarray of int64, shape (n,)
         Out-of-fold classes predicted by the stack without one backbone (all its matrices), by that backbone's name;
         empty where it was not asked for, and with one backbone.
+    stacks : sequence of StackSettings
+        What was fitted, fold by fold, and last on all rows.
     """
 
     model: stack.StackedClassifier
@@ -57,10 +59,16 @@ class Validated:
     baselines: Predictions | None
     unconverged: tuple[str, ...]
     without: Mapping[str, Ints] = field(default_factory=dict)
+    stacks: Sequence[StackSettings] = ()
 
 
 def cross_validate(
-    data: TrainingSet, settings: Settings, baseline: bool, listener: Listener, leave_out: bool = False
+    data: TrainingSet,
+    settings: Settings,
+    baseline: bool,
+    listener: Listener,
+    leave_out: bool = False,
+    stacks: Sequence[StackSettings] | None = None,
 ) -> Validated:
     """Score every backbone and the stack on the same folds, then fit on all rows.
 
@@ -73,40 +81,47 @@ def cross_validate(
     listener : Listener
     leave_out : bool
         Whether to score the stack without each backbone too.
+    stacks : sequence of StackSettings, optional
+        Another stack for each fold, and for all rows; by default the one of the settings for all.
 
     Raises
     ------
     TrainingError
         If a class is too rare for the folds.
     """
-    check_classes(data, settings)
-    splitter = stack.splitter(settings.cv.folds, settings.cv.seed, data.groups)
-    folds = list(splitter.split(data.y, data.y, data.groups))
-    check_folds(data, folds, settings)
-    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    folds = split(data, settings)
+    wanted = stacks or [settings.stack] * (len(folds) + 1)
+    unfitted = [stack.from_settings(each, data.widths, settings.cv.seed, data.names) for each in wanted]
     found = _Found(data, _fold_of(folds), leave_out)
     svms = len(folds) * len(data.names) if baseline else 0
     with listener.track("fit", (len(folds) + 1) * len(data.names) + svms, "fit") as advance:
         parts = [*folds, (np.arange(len(data.y)), np.arange(0))]
-        bases = _fit_bases(unfitted, data, parts, advance)
-        for part in folds:
-            _fit_part(unfitted, data, part, bases, found)
-        model = _fit_part(unfitted, data, parts[-1], bases, found)
+        bases = fit_bases(unfitted, data, parts, advance)
+        for each, part in zip(unfitted, parts, strict=True):
+            model = _fit_part(each, data, part, bases, found)
         baselines = _validate_baselines(settings.stack.class_weight, data, folds, advance) if baseline else None
     decisions = found.predictions.ranking[STACK]
     model.set_params(temperature=fit_temperature(decisions, data.y))
     shares = cross_calibrated(decisions, data.y, found.predictions.fold)
-    return Validated(model, found.predictions, shares, baselines, tuple(sorted(found.unconverged)), found.without)
+    unconverged = tuple(sorted(found.unconverged))
+    return Validated(model, found.predictions, shares, baselines, unconverged, found.without, wanted)
+
+
+def split(data: TrainingSet, settings: Settings) -> list[Part]:
+    """The folds; raise `TrainingError` where the labels, or the groups, do not allow them."""
+    check_classes(data, settings)
+    folds = list(stack.splitter(settings.cv.folds, settings.cv.seed, data.groups).split(data.y, data.y, data.groups))
+    check_folds(data, folds, settings)
+    return folds
 
 
 def predict_folds(data: TrainingSet, settings: Settings, listener: Listener) -> Predictions:
     """Predict every image out of fold, as `cross_validate` does, without a final model; other groups, other folds."""
-    folds = list(stack.splitter(settings.cv.folds, settings.cv.seed, data.groups).split(data.y, data.y, data.groups))
-    check_folds(data, folds, settings)
-    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    folds = split(data, settings)
+    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed, data.names)
     found = _Found(data, _fold_of(folds))
     with listener.track("fit", len(folds) * len(data.names), "fit") as advance:
-        bases = _fit_bases(unfitted, data, folds, advance)
+        bases = fit_bases([unfitted] * len(folds), data, folds, advance)
         for part in folds:
             _fit_part(unfitted, data, part, bases, found)
     return found.predictions
@@ -158,17 +173,21 @@ def _fit_part(
     return model
 
 
-def _fit_bases(
-    unfitted: stack.StackedClassifier, data: TrainingSet, parts: Sequence[Part], advance: Advance
+def fit_bases(
+    unfitted: Sequence[stack.StackedClassifier], data: TrainingSet, parts: Sequence[Part], advance: Advance
 ) -> Iterator[BaseResult]:
-    """Fit the base learners of part after part; of large matrices one is in memory at a time."""
-    tasks = [(number, *part) for part in parts for number in range(len(data.names))]
+    """Fit the base learners of part after part, each by a stack of its own; of large matrices one is in memory."""
+    tasks = [
+        (each, data, number, *part)
+        for each, part in zip(unfitted, parts, strict=True)
+        for number in range(len(data.names))
+    ]
     if is_large(data):
         means = [_Mean() for _ in data.names]
-        jobs = (delayed(means[task[0]].fit)(unfitted, data, *task) for task in tasks)
+        jobs = (delayed(means[task[2]].fit)(*task) for task in tasks)
         results = in_parallel(jobs, 1, cpu_count())
     else:
-        results = in_parallel((delayed(_fit_base)(unfitted, data, *task) for task in tasks), -1)
+        results = in_parallel((delayed(_fit_base)(*task) for task in tasks), -1)
     for result in results:
         advance(1)
         yield result
@@ -219,7 +238,7 @@ def _fit_base(
 ) -> BaseResult:
     """Fit one base learner; also return what the meta-classifier learns from, and the probabilities of other rows."""
     groups = None if data.groups is None else data.groups[train]
-    base, shares = unfitted.fit_base(data.matrix(number, train), data.y[train], groups, start)
+    base, shares = unfitted.fit_base(data.matrix(number, train), data.y[train], groups, start, number)
     if not test.size:
         return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
     return base, shares, base.predict_proba(data.matrix(number, test))
@@ -227,9 +246,9 @@ def _fit_base(
 
 def predict_held_out(data: TrainingSet, part: Part, settings: Settings, advance: Advance) -> dict[str, Floats]:
     """What a stack that is fitted on one part's rows says of those held out: as `Predictions.ranking`, by learner."""
-    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed)
+    unfitted = stack.from_settings(settings.stack, data.widths, settings.cv.seed, data.names)
     found = _Found(data, np.zeros(len(data.y), dtype=np.int64))
-    _fit_part(unfitted, data, part, _fit_bases(unfitted, data, [part], advance), found)
+    _fit_part(unfitted, data, part, fit_bases([unfitted], data, [part], advance), found)
     return {name: ranking[part[1]] for name, ranking in found.predictions.ranking.items()}
 
 

@@ -13,14 +13,14 @@ from PIL import Image
 from stackcls import album, page, runtables, scoring
 from stackcls.report import overlays
 from stackcls.report.content import Evidence
-from stackcls.report.findings import Contribution, Duplicates, ReliabilityBin, Suspects, Trade, Unknown
-from stackcls.report.results import STACK, Calibration, Gain, Holdout, McNemar, Report
+from stackcls.report.findings import Choice, Contribution, Duplicates, ReliabilityBin, Suspects, Trade, Unknown
+from stackcls.report.results import STACK, Calibration, Gain, Holdout, McNemar, Report, Tuning
 from stackcls.runtables import Tables
 from stackcls.scoring import Predictions
 from stackcls.settings import Settings
 
 SECTIONS = [
-    *("summary", "scores", "gain", "contributions", "confusion", "classes", "calibration", "mistakes"),
+    *("summary", "scores", "gain", "tuning", "contributions", "confusion", "classes", "calibration", "mistakes"),
     *("suspects", "duplicates", "unknown", "holdout", "made"),
 ]
 BACKBONES = ("one", "two", "three")
@@ -127,6 +127,7 @@ def make(folder: Path, n: int = 60, classes=("ant", "bee", "cow", "dog"), with_i
         unknown=Unknown(
             [Trade(p, 1 - p**2, 0.9 + 0.1 * p, p) for p in (0.0, 0.25, 0.5, 0.75, 0.95)], 0.97, 0.93, [classes[:2]], "m"
         ),
+        tuning=_tuning(scores[STACK]),
         holdout=_holdout(scores, n, int((~found.correct(STACK)).sum())),
     )
     settings = Settings(images=folder / "images", artifacts=folder / "artifacts")
@@ -169,6 +170,12 @@ def _bins():
         else ReliabilityBin(float(low), float(high), 0, 0.0, 0.0)
         for number, (low, high) in enumerate(zip(edges, edges[1:], strict=False))
     ]
+
+
+def _tuning(score):
+    gain = Gain("stack as configured", 0.01, [0.01, 0.0, 0.02], [-0.01, 0.03], "m", McNemar(3, 2, 0.5))
+    choice = Choice("in-sample", {HOSTILE[0]: 1.0, HOSTILE[2]: 10.0}, "linear-svm", 1.0, 0.9, 0.89, True)
+    return Tuning(10.0, 12.5, [1.0, 10.0], [1.0], [0.1], [choice] * 4, score, gain)
 
 
 def _holdout(scores, n, wrong):

@@ -55,6 +55,7 @@ WORKINGS = [
     "thumbnails",
     "training",
     "trainingdata",
+    "tuning",
     "unknowns",
     "validation",
 ]
@@ -66,7 +67,7 @@ ONLY = {
     "h5py": {"stackcls.store", "stackcls.storeformat", "stackcls.storewriter"},
     "psutil": {"stackcls.processes"},
     "click": {"stackcls.cli", "stackcls.console", "stackcls.exits", "stackcls.options", *COMMANDS},
-    "sklearn": {"stackcls.stack", "stackcls.learners"},
+    "sklearn": {"stackcls.stack", "stackcls.learners", "stackcls.remaking"},
     "sklearn.metrics": set(TREES),
     "sklearn.neighbors": {"stackcls.inspect.duplicates"},
     "sklearn.datasets": {"stackcls.stages.demo"},

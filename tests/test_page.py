@@ -42,10 +42,11 @@ def test_every_section_is_there_in_order_with_a_heading_and_a_link(text):
 
 def test_sections_without_data_are_left_out(made):
     bare = dataclasses.replace(
-        made.report, contributions={}, suspects=None, duplicates=None, unknown=None, holdout=None
+        made.report, contributions={}, suspects=None, duplicates=None, unknown=None, holdout=None, tuning=None
     )
     parsed = Parsed(dataclasses.replace(made, report=bare).html())
-    left = [name for name in SECTIONS if name not in ("contributions", "suspects", "duplicates", "unknown", "holdout")]
+    optional = {"contributions", "suspects", "duplicates", "unknown", "holdout", "tuning"}
+    left = [name for name in SECTIONS if name not in optional]
     assert [tag["id"] for tag in parsed.all("section")] == left
     assert not [tag for tag in parsed.all("a") if tag["href"] == "#unknown"]
 
@@ -65,7 +66,22 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path):
 
 
 KNOWN_TAGS = {
-    *("html", "head", "meta", "link", "title", "style", "script", "body", "header", "main", "footer", "nav", "section"),
+    *(
+        "html",
+        "head",
+        "meta",
+        "link",
+        "title",
+        "style",
+        "script",
+        "body",
+        "header",
+        "main",
+        "footer",
+        "nav",
+        "section",
+        "pre",
+    ),
     *(
         "h1",
         "h2",

@@ -171,6 +171,7 @@ def test_settings_become_parameters():
         "random_state": 9,
         "temperature": 1.0,
         "n_jobs": None,
+        "meta": "linear-svm",
     }
 
 

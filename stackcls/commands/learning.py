@@ -8,6 +8,8 @@ from stackcls.exits import DONE, FAILED
 from stackcls.options import settings_from, shared_options, strict_option
 from stackcls.printable import counted
 
+MINUTES = "10"  # for which `fit --tune` looks where no number is given
+
 
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path), default="pipeline.yaml")
@@ -69,6 +71,13 @@ def features(
 @click.option("--holdout", metavar="SHARE", help="Score this share once, unseen (0.1), or those that `split` names.")
 @click.option("--baseline", type=click.Choice(["linear-svm"]), help="Also score this on each backbone's features.")
 @click.option("--report", "depth", metavar="NAME", help="quick: leave out what takes long; full: do it all.")
+@click.option(
+    "--tune",
+    is_flag=False,
+    flag_value=MINUTES,
+    metavar="[MINUTES]",
+    help=f"Choose C, recipe and meta-classifier by inner cross-validation, in about so many minutes [{MINUTES}].",
+)
 def fit(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -80,6 +89,7 @@ def fit(
     holdout: str | None,
     baseline: str | None,
     depth: str | None,
+    tune: str | None,
 ) -> None:
     """Fit the stack, and score it beside every single backbone on the same folds."""
     from stackcls.console import Console
@@ -93,6 +103,7 @@ def fit(
         "report.depth": depth,
         "stack.recipe": recipe,
         "stack.class_weight": class_weight,
+        "stack.tune": tune,
     }
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = settings_from(config, (*overrides, *options), artifacts=artifacts)

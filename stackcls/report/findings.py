@@ -149,3 +149,30 @@ class Unknown:
     auroc_confidence: float | None
     left_out: list[list[str]]
     method: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What tuning chose from one training part.
+
+    Attributes
+    ----------
+    recipe : str
+    base_C : mapping of str to float
+        Of each backbone.
+    meta : str
+        Kind of the meta-classifier.
+    meta_C : float
+    accuracy, configured : float
+        Of what was chosen, and of the stack as configured, by inner cross-validation of that part.
+    changed : bool
+        Whether it is another stack than the configured one.
+    """
+
+    recipe: str
+    base_C: Mapping[str, float]  # noqa: N815  (named as in the settings)
+    meta: str
+    meta_C: float  # noqa: N815
+    accuracy: float
+    configured: float
+    changed: bool

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls.printable import printable
-from stackcls.report import tables, text
+from stackcls.report import sections, tables, text
 from stackcls.report.charts import Axis, axis
 from stackcls.report.content import Page
 from stackcls.report.results import STACK, Report
@@ -46,11 +46,12 @@ def render(page: Page) -> str:
         script=_as_is(script),
         style_hash=_digest(style),
         script_hash=_digest(script),
-        sections=_sections(report),
+        sections=_titles(report),
         ordered=ordered,
         errors=None if counts is None else int(counts.sum() - counts.trace()),
         worst=None if counts is None else _worst(report, counts),
         gain_sentence=text.gain_sentence(report),
+        tuning=sections.tuning_parts(report),
         hardest=[(name, report.per_class[name]) for name in hardest],
         largest_bin=max((item.count for item in report.calibration.bins), default=1),
         axes=_axes(page),
@@ -131,11 +132,12 @@ def _digest(content: str) -> str:
     return base64.b64encode(hashlib.sha256(content.encode("utf-8")).digest()).decode()
 
 
-def _sections(report: Report) -> list[tuple[str, str]]:
-    sections = [
+def _titles(report: Report) -> list[tuple[str, str]]:
+    titles = [
         ("summary", "In short", True),
         ("scores", "Singles and stack", True),
         ("gain", "Gain", True),
+        ("tuning", "Tuning", report.tuning is not None),
         ("contributions", "Contributions", bool(report.contributions)),
         ("confusion", "Confusion", True),
         ("classes", "Classes", True),
@@ -147,7 +149,7 @@ def _sections(report: Report) -> list[tuple[str, str]]:
         ("holdout", "Hold-out", report.holdout is not None),
         ("made", "How it was made", True),
     ]
-    return [(name, title) for name, title, there in sections if there]
+    return [(name, title) for name, title, there in titles if there]
 
 
 def _axes(page: Page) -> dict[str, Axis]:

@@ -8,11 +8,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from stackcls.errors import SourceError, SourceMissing
 from stackcls.files import write_text
-from stackcls.report.findings import Contribution, Duplicates, ReliabilityBin, Suspects, Unknown
+from stackcls.report.findings import Choice, Contribution, Duplicates, ReliabilityBin, Suspects, Unknown
 
 FORMAT = 1
 BEGINNING = '{\n  "recipe":'  # of every report's file
 STACK = "stack"
+UNTUNED = "stack as configured"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,38 @@ class Holdout:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What was tried to choose C, recipe and meta-classifier by inner cross-validation, and whether it paid.
+
+    Attributes
+    ----------
+    minutes : float
+        The time that was given.
+    seconds : float
+        The time that it took, without the fits of what was chosen.
+    base_factors, meta_factors : list of float
+        Multiples of the configured C that were tried, of the base learners and of the meta-classifiers.
+    untried : list of float
+        Multiples for which there was no time, of either.
+    choices : list of Choice
+        Made for each fold from the rows that it is fitted on alone, and last for the final model from all rows.
+    untuned : Score
+        Of the stack as configured, on the same folds.
+    gain : Gain
+        Of the tuned stack over that, on the same folds.
+    """
+
+    minutes: float
+    seconds: float
+    base_factors: list[float]
+    meta_factors: list[float]
+    untried: list[float]
+    choices: list[Choice]
+    untuned: Score
+    gain: Gain
+
+
+@dataclass(frozen=True)
 class Report:
     """All of one run.
 
@@ -184,7 +217,7 @@ class Report:
         What else decides the scores.
     contributions : mapping of str to Contribution
         By backbone; empty where it was not measured.
-    suspects, duplicates, unknown, holdout
+    suspects, duplicates, unknown, holdout, tuning
         None where that was not looked for.
     tables : mapping of str to str
         SHA-256 of each table beside it, by what it holds (`predictions`, `suspects`, ...).
@@ -211,6 +244,7 @@ class Report:
     duplicates: Duplicates | None = None
     unknown: Unknown | None = None
     holdout: Holdout | None = None
+    tuning: Tuning | None = None
     tables: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 

@@ -1,10 +1,15 @@
 """What was found beside the scores, as sentences and as sections of a report in Markdown."""
 
+from typing import Any
+
+import yaml
+
 from stackcls.printable import printable
-from stackcls.report.findings import Duplicates, Suspects, Unknown
-from stackcls.report.results import STACK, Holdout, Report
+from stackcls.report.findings import Choice, Duplicates, Suspects, Unknown
+from stackcls.report.results import STACK, Holdout, Report, Tuning
 from stackcls.report.tables import percent, table
 
+CHOSEN = "The model has what was chosen from all images; as lines for pipeline.yaml:"
 NO_SUSPECTS = "None stands out; `label_suspects.csv` lists those least like their label."
 
 
@@ -64,6 +69,99 @@ def holdout_section(report: Report, holdout: Holdout) -> list[str]:
     if holdout.wrong > len(holdout.mistakes):
         parts.append(f"{holdout.wrong - len(holdout.mistakes)} more are in `holdout_predictions.csv`.")
     return parts
+
+
+def tuning_sentence(tuning: Tuning) -> str:
+    """What tuning gained over the stack as configured, and in plain words whether it paid."""
+    gain, test = tuning.gain, tuning.gain.mcnemar
+    interval = ""
+    if gain.interval:
+        low, high = gain.interval
+        interval = f" (95 % interval {100 * low:+z.2f} to {100 * high:+z.2f}, corrected for overlapping folds)"
+    return (
+        f"Tuning took {tuning.seconds:.0f} s of {tuning.minutes:g} min. The tuned stack against the stack as "
+        f"configured, {percent(tuning.untuned.mean)}: {100 * gain.mean:+z.2f} points{interval}. It alone is right on "
+        f"{test.stack_only} images, the other alone on {test.single_only} (McNemar's test: p = {test.p_value:.3g}). "
+        f"{tuning_verdict(tuning)}"
+    )
+
+
+def tuning_verdict(tuning: Tuning) -> str:
+    """Whether tuning paid."""
+    mean, interval = tuning.gain.mean, tuning.gain.interval
+    if not any(choice.changed for choice in tuning.choices):
+        return "It did not pay: nothing that was tried was clearly better, and the model is the one configured."
+    if interval and interval[0] > 0:
+        return "It paid."
+    if mean <= 0:
+        return "It did not pay: the stack as configured, without --tune, does no worse here."
+    return "Whether it paid, these folds do not settle: the gain is within what chance makes."
+
+
+def tuning_tried(tuning: Tuning) -> str:
+    """What was tried."""
+    said = (
+        f"Tried were multiples of the configured C, of the base learners {_factors(tuning.base_factors)}, of the "
+        f"meta-classifier {_factors(tuning.meta_factors)}; linear SVM and logistic regression with both recipes, and "
+        "the plain average. Each fold's choice is made by inner cross-validation of the images that it is fitted on; "
+        "what is configured stays unless something is better by more than two standard errors."
+    )
+    if tuning.untried:
+        said += f" For {_factors(tuning.untried)} there was no time, or not for all: --tune MINUTES gives more."
+    return said
+
+
+def _factors(factors: list[float]) -> str:
+    return ", ".join(f"x{factor:g}" for factor in factors)
+
+
+def tuning_rows(tuning: Tuning) -> list[tuple[str, str, str, str, str, str]]:
+    """What was chosen for each fold and for the model, with inner accuracies of that and of what is configured."""
+    names = [f"fold {number}" for number in range(1, len(tuning.choices))] + ["model"]
+    return [
+        (
+            name,
+            item.recipe,
+            ", ".join(f"{backbone} {C:g}" for backbone, C in item.base_C.items()),
+            item.meta if item.meta == "average" else f"{item.meta} {item.meta_C:g}",
+            percent(item.accuracy),
+            percent(item.configured),
+        )
+        for name, item in zip(names, tuning.choices, strict=True)
+    ]
+
+
+def chosen_yaml(tuning: Tuning) -> str:
+    """What was chosen for the model, in a fence; characters that would act on a terminal are escaped, as YAML can."""
+    item: Choice = tuning.choices[-1]
+    strengths = dict(item.base_C)
+    C = strengths if len(set(strengths.values())) > 1 else next(iter(strengths.values()))
+    chosen = {"recipe": item.recipe, "base": {"C": C}, "meta": {"kind": item.meta, "C": item.meta_C}}
+    written = yaml.safe_dump({"stack": chosen}, sort_keys=False, default_flow_style=None, width=100_000)
+    return f"\n```yaml\n{written}```\n"
+
+
+TUNING_HEADERS = ("for", "recipe", "C of the base learners", "meta-classifier, C", "inner accuracy", "as configured")
+
+
+def tuning(tuning: Tuning) -> list[str]:
+    """What was tried and chosen."""
+    return ["## Tuning", tuning_tried(tuning), table(list(TUNING_HEADERS), [list(row) for row in tuning_rows(tuning)])]
+
+
+def tuning_parts(report: Report) -> dict[str, Any] | None:
+    """What the page says of tuning."""
+    found = report.tuning
+    if found is None:
+        return None
+    return {
+        "sentence": tuning_sentence(found),
+        "tried": tuning_tried(found),
+        "headers": TUNING_HEADERS,
+        "rows": tuning_rows(found),
+        "chosen": CHOSEN,
+        "yaml": chosen_yaml(found).strip().removeprefix("```yaml\n").removesuffix("```"),
+    }
 
 
 def unknown_sentence(unknown: Unknown) -> str:

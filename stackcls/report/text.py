@@ -20,7 +20,7 @@ def summary(report: Report) -> str:
         how = "images that the model never saw"
     lines = [
         f"Accuracy in %, {how}: {report.n_images} images, {len(report.classes)} classes, "
-        f"recipe {printable(report.recipe)}",
+        f"recipe {printable(report.recipe)}{', chosen by tuning' if report.tuning else ''}",
         "",
         _score_table(report),
         "",
@@ -28,6 +28,8 @@ def summary(report: Report) -> str:
         f"Probabilities: expected calibration error {percent(report.calibration.expected_calibration_error)} %, "
         f"log loss {report.calibration.log_loss:.3f}.",
     ]
+    if report.tuning is not None:
+        lines += [sections.tuning_sentence(report.tuning), sections.CHOSEN, sections.chosen_yaml(report.tuning)]
     if report.holdout is not None:
         lines.append(sections.holdout_sentence(report, report.holdout))
     if report.suspects and report.suspects.flagged:
@@ -73,6 +75,7 @@ def document(report: Report) -> str:
     parts = [
         TITLE,
         summary(report).rstrip(),
+        *([] if report.tuning is None else sections.tuning(report.tuning)),
         *sections.contributions(report),
         *([] if report.holdout is None else sections.holdout_section(report, report.holdout)),
         "## Classes, the hardest first",

@@ -19,6 +19,7 @@ from stackcls import (
     seen,
     sources,
     trainingdata,
+    tuning,
     validation,
 )
 from stackcls.analyses import Findings
@@ -111,23 +112,26 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         matrices = {name: store.matrices[name] for name in chosen}
         digests = store.digest, {name: store.digests[name] for name in chosen}
         full = analyses.is_full(training.data, settings)
-        svm = baseline == "linear-svm"
-        if svm and training.data.streamed:
-            svm = False
-            training.notes.append("linear SVMs on single backbones were left out: they need whole matrices in memory")
-            listener.warn(training.notes[-1])
-        validated = validation.cross_validate(training.data, settings, svm, listener, full)
-        findings = analyses.find(training, validated, settings, listener)
+        search = tuning.search(training.data, settings, listener) if settings.stack.tune else None
+        stacks = search.stacks if search else None
+        svm = baseline == BASELINES[0] and _svm_fits(training, listener)
+        validated = validation.cross_validate(training.data, settings, svm, listener, full, stacks)
+        tuned = None
+        if search:
+            untuned = validation.predict_folds(training.data, settings, listener)
+            tuned = reporting.tuning(search, validated, untuned, settings.stack.tune or 0.0)
+        fitted = settings.model_copy(update={"stack": validated.stacks[-1]})
+        findings = analyses.find(training, validated, fitted, listener)
         for line in training.read():
             listener.say(line)
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
-    report = reporting.report(training.data, validated, findings, settings, notes, time.perf_counter() - start)
+    report = reporting.report(training.data, validated, findings, fitted, notes, time.perf_counter() - start)
     means = {name: score.mean for name, score in report.scores.items()}
     origin = Origin(report.n_images, means, *digests)
     tables = reporting.tables(training, validated, findings, settings.files)
-    report = dataclasses.replace(report, tables=runtables.digests(tables))
+    report = dataclasses.replace(report, tables=runtables.digests(tables), tuning=tuned)
     findings = dataclasses.replace(findings, tables={**findings.tables, **_page(report, tables, settings, listener)})
     lock.verify()
     written = _write(settings, training, validated, findings, report, origin, chosen, matrices)
@@ -136,6 +140,13 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
             f"{settings.files.map_table} and the maps beside it are older than this: run `stackcls map` again"
         )
     return FitResult(report, written)
+
+
+def _svm_fits(training: TrainingRows, listener: Listener) -> bool:
+    if training.data.streamed:
+        training.notes.append("linear SVMs on single backbones were left out: they need whole matrices in memory")
+        listener.warn(training.notes[-1])
+    return not training.data.streamed
 
 
 def _page(report: Report, tables: Tables, settings: Settings, listener: Listener) -> dict[Path, str]:
