@@ -145,7 +145,7 @@ def test_few_classes(n_classes, recipe):
 def test_large_matrices_one_after_the_other_give_the_same(monkeypatch):
     data = drawn()
     small, ours = look(data)
-    monkeypatch.setattr(unknowns, "ROWS", 7)
+    monkeypatch.setattr(unknowns, "FEW", 7)
     settings = Settings()
     validated = validation.cross_validate(data, settings, False, Silent())
     monkeypatch.setattr(validation, "is_large", lambda data: True)
