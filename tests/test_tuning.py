@@ -240,14 +240,16 @@ def test_the_section_says_what_was_tried_and_what_there_was_no_time_for():
     assert "\u202e" not in sections.chosen_yaml(gained(0.0, None))
 
 
-def test_fit_says_what_was_chosen_and_that_can_be_pasted(hard, stackcls, tmp_path):
-    raw = {"images": str(hard.images), "artifacts": str(hard.artifacts), "cv": {"folds": 4}}
+def test_fit_says_what_was_chosen_and_that_can_be_pasted(hard, stackcls, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "FACTORS", (1.0, 100.0))
+    hard = hard.model_copy(update={"report": hard.report.model_copy(update={"depth": "quick"})})
+    raw = {"images": str(hard.images), "artifacts": str(hard.artifacts), "report": {"depth": "quick"}}
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(raw))
     status, out, err = stackcls("fit", "-c", tmp_path / "p.yaml", "--tune")
     assert status == 0, err
     report = Report.load(hard.files.report)
     tuned = report.tuning
-    assert (tuned.minutes, len(tuned.choices), len(tuned.untuned.folds)) == (10.0, 5, 4)
+    assert (tuned.minutes, len(tuned.choices), len(tuned.untuned.folds)) == (10.0, 4, 3)
     assert tuned.gain.mean == pytest.approx(report.scores["stack"].mean - tuned.untuned.mean)
     assert sections.tuning_verdict(tuned) in out
     assert f"recipe {report.recipe}, chosen by tuning" in out
@@ -263,7 +265,7 @@ def test_fit_says_what_was_chosen_and_that_can_be_pasted(hard, stackcls, tmp_pat
     model = fit.modelfile.load(hard.files.safe_model)
     # The temperature comes from the folds, which had choices of their own.
     np.testing.assert_array_equal(model.predict_proba(images).argmax(axis=1), before.argmax(axis=1))
-    untuned = fit.run(hard.model_copy(update={"cv": hard.cv.model_copy(update={"folds": 4})})).report
+    untuned = fit.run(hard).report
     assert untuned.scores["stack"].mean == pytest.approx(tuned.untuned.mean)
 
 
