@@ -1,19 +1,22 @@
 """A source's images with the hashes of their content, and the table of rows that comes of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 
 from stackcls import images
 from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
+from stackcls.extraction import ImageInput
 from stackcls.listener import Listener
 from stackcls.settings import Limits
 from stackcls.sources import ImageEntry, Source
 from stackcls.store import ImageTable
 
 AT_ONCE = 32  # images that one thread takes at a time: a task for each would cost more than hashing a small one
+PER_TASK = 128  # and that one task takes on a cluster
 
 
 @dataclass(frozen=True)
@@ -76,30 +79,57 @@ class Listing:
         )
 
 
-def hash_all(source: Source, listener: Listener, limits: Limits) -> Listing:
-    """Read every file once to know its content; what cannot be opened is rejected."""
+Outcomes = list[str | UnreadableImage]
+Hasher = Callable[[Iterable[list[ImageInput]], Limits], Generator[tuple[int, Outcomes]]]
 
+
+def hash_all(source: Source, listener: Listener, limits: Limits, hasher: Hasher | None = None) -> Listing:
+    """Read every file once to know its content; what cannot be opened is rejected.
+
+    Parameters
+    ----------
+    source : Source
+    listener : Listener
+    limits : Limits
+    hasher : callable, optional
+        Reads blocks of images elsewhere, and yields each block's number and hashes, in any order; by default threads
+        read them here.
+    """
+    found: dict[int, str | UnreadableImage] = {}
+    each = AT_ONCE if hasher is None else PER_TASK
+    starts = range(0, len(source.entries), each)
+    hashed = _in_threads(source, starts, limits) if hasher is None else hasher(_blocks(source, starts), limits)
+    with listener.track("hash", len(source.entries), "image") as advance, closing(hashed):
+        for number, outcomes in hashed:
+            found.update(enumerate(outcomes, number * each))
+            advance(len(outcomes))
+    listing = Listing(source, {}, dict(source.rejected), limits)
+    for number, entry in enumerate(source.entries):  # in this order, whichever came first
+        if isinstance(outcome := found[number], UnreadableImage):
+            listing.rejected[entry.path] = outcome.reason
+        else:
+            listing.sha256[entry.path] = outcome
+    return listing
+
+
+def _blocks(source: Source, starts: range) -> Iterator[list[ImageInput]]:
+    for start in starts:
+        some = source.entries[start : start + starts.step]
+        yield [ImageInput(entry.path, source.locate(entry)) for entry in some]
+
+
+def _in_threads(source: Source, starts: range, limits: Limits) -> Generator[tuple[int, Outcomes]]:
     def digest(entry: ImageEntry) -> str | UnreadableImage:
         try:
             return images.hash_file(source.locate(entry), entry.path, limits)
         except UnreadableImage as error:
             return error
 
-    def digests(start: int) -> list[str | UnreadableImage]:
-        return [digest(entry) for entry in source.entries[start : start + AT_ONCE]]
+    def digests(start: int) -> Outcomes:
+        return [digest(entry) for entry in source.entries[start : start + starts.step]]
 
-    listing = Listing(source, {}, dict(source.rejected), limits)
-    starts = range(0, len(source.entries), AT_ONCE)
     pool = ThreadPoolExecutor(thread_name_prefix="hash")
     try:
-        with listener.track("hash", len(source.entries), "image") as advance:
-            for start, outcomes in zip(starts, pool.map(digests, starts), strict=True):
-                for entry, outcome in zip(source.entries[start : start + AT_ONCE], outcomes, strict=True):
-                    if isinstance(outcome, UnreadableImage):
-                        listing.rejected[entry.path] = outcome.reason
-                    else:
-                        listing.sha256[entry.path] = outcome
-                advance(len(outcomes))
+        yield from enumerate(pool.map(digests, starts))
     finally:
         pool.shutdown(cancel_futures=True)  # whoever interrupts does not wait for the rest
-    return listing

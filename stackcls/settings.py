@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -16,6 +14,8 @@ from pydantic import (
 )
 
 from stackcls.artifacts import Artifacts
+from stackcls.clustersettings import ClusterSettings
+from stackcls.section import Section as Section
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -24,12 +24,6 @@ View = Literal["original", "hflip", "center_crop", "center_crop_hflip"]
 VIEWS: tuple[str, ...] = get_args(View)
 MIN_SIDE, MAX_SIDE = 16, 4096
 ARTICLE = ("vgg19", "resnet50", "inception_v3", "xception")
-
-
-class Section(BaseModel):
-    """Shared strictness: unknown keys are errors, values are never changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, coerce_numbers_to_str=False)
 
 
 def _as_given(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -243,7 +237,7 @@ class FinetuneSettings(Section):
     patience: int = Field(5, ge=1, le=10_000)
     batch_size: int = Field(32, ge=1, le=MAX_BATCH)
     rate: float = Field(0.01, gt=0, le=10, allow_inf_nan=False)
-    multipliers: dict[str, _Rate] = {}
+    multipliers: dict[str, _Rate] = Field(default_factory=dict)
     dropout: float = Field(0.2, ge=0, lt=1)
     augment: AugmentSettings = AugmentSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -267,7 +261,7 @@ class Settings(Section):
         Class folders, a manifest or a CUB-200-2011 folder.
     artifacts : Path
         The folder that holds what the stages write.
-    features, stack, cv, report, finetune, weights
+    features, stack, cv, report, finetune, weights, cluster
         The sections of `pipeline.yaml`.
     """
 
@@ -279,6 +273,7 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     weights: WeightSettings = WeightSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     @property
     def files(self) -> Artifacts:

@@ -18,6 +18,7 @@ TOP = {"stackcls", *(f"stackcls.{name}" for name in ("__main__", "cli", "console
 WORKINGS = [
     "album",
     "analyses",
+    "announcing",
     "assembly",
     "calibration",
     "computation",
@@ -37,6 +38,7 @@ WORKINGS = [
     "finetuning.plan",
     "grouping",
     "holdouts",
+    "inference",
     "listing",
     "loading",
     "lookup",
@@ -44,11 +46,13 @@ WORKINGS = [
     "model",
     "modelfile",
     "page",
+    "remotely",
     "reporting",
     "safemodel",
     "scoring",
     "soundness",
     "spaces",
+    "tasks",
     "thumbnails",
     "training",
     "trainingdata",
@@ -57,6 +61,8 @@ WORKINGS = [
 ]
 ONLY = {
     "faiss": {"stackcls.inspect.index"},
+    "dask": {"stackcls.connecting"},
+    "distributed": {"stackcls.cluster", "stackcls.connecting"},
     "bokeh": {"stackcls.report.mappage"},
     "openTSNE": {"stackcls.inspect.embedding"},
     "h5py": {"stackcls.store", "stackcls.storeformat", "stackcls.storewriter"},
