@@ -131,7 +131,7 @@ class Cluster:
             return None
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Run a function on all workers, and wait for none."""
+        """Run a coroutine function on all workers, and wait for none."""
         with suppress(Exception):
             self._client.run(function, *arguments, wait=False)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -65,9 +66,10 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
 
 def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
     """Processes on this machine, each with its share of the processors; nobody else can reach or command them."""
+    import dask
     from distributed import LocalCluster
 
-    number = settings.processes or 1
+    number, configured = settings.processes or 1, dask.config.get("distributed.worker.preload")
     try:
         local = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=number,
@@ -79,11 +81,22 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
             memory_limit=0,  # as without a cluster
             resources=dict(settings.resources) or None,
             silence_logs=logging.CRITICAL + 1,
+            preload=[__name__, *([configured] if isinstance(configured, str) else configured)],
         )
     except ImportError as error:
         raise ConfigError(f"cluster.address: {settings.address!r} needs more of Dask ({error}): {INSTALL}") from None
+    except (RuntimeError, OSError) as error:
+        raise ClusterError(
+            f"cluster.address: {settings.address!r}: the processes cannot be started ({error.__cause__ or error}); "
+            "try fewer, or go without a cluster"
+        ) from None
     stack.callback(_close, local)
     return local
+
+
+def dask_setup(_: Any) -> None:
+    """Prepare a process of this machine, by Dask's name for that: Ctrl-C is for the run, which ends its processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _close(it: Any) -> None:

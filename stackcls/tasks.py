@@ -99,8 +99,8 @@ def compute(job: bytes, key: str, names: Sequence[str], inputs: Sequence[ImageIn
     return Computed(cluster.here(), whole, made_by, tuple(ready.noting.said), ready.inference.seconds())
 
 
-def forget(key: str) -> None:
-    """On a worker: let the networks of a run go."""
+async def forget(key: str) -> None:
+    """On a worker: let the networks of a run go. A coroutine, since only such are run without waiting for them."""
     _READY.pop(key, None)
 
 
