@@ -17,7 +17,7 @@ from stackcls.extraction import Extracted, ImageInput
 from stackcls.inference import MadeBy, Seconds
 from stackcls.listener import Listener
 from stackcls.settings import Limits
-from stackcls.tasks import Computed, Job, Lacking, Outcome, compute, forget, hash_block, receive
+from stackcls.tasks import Computed, Job, Lacking, Outcome, compute, forget, hash_block, holds, receive
 
 PIECE = 2**24  # bytes of weights that go to a worker at once
 SENT = 3  # times that the same weights are sent to a worker that says that it lacks them
@@ -133,24 +133,23 @@ class OnCluster:
 
     def _send_weights(self, lacking: Lacking) -> None:
         """Send a worker the files that it did not find; one that is gone meanwhile needs none."""
-        for file in dict.fromkeys(self._located[name].weights for name in lacking.names):
-            identity = next(item.identity for item in self._located.values() if item.weights == file)
-            if file is None:
+        files = {self._located[name].weights: self._located[name].identity.weights for name in lacking.names}
+        for file, sha256 in files.items():
+            # Of several blocks that came back for want of it, the first has it sent.
+            if file is None or self._workers.on(lacking.worker, holds, sha256, file.suffix) is not False:
                 continue
-            self._sent[lacking.worker, identity.weights] += 1
-            if self._sent[lacking.worker, identity.weights] > SENT:
+            self._sent[lacking.worker, sha256] += 1
+            if self._sent[lacking.worker, sha256] > SENT:
                 raise ClusterError(
-                    f"the worker {lacking.worker} does not find the weights {file.name} (SHA-256 {identity.weights}), "
-                    "though they were sent to it: let STACKCLS_CACHE name a folder there that can be written to"
+                    f"the worker {lacking.worker} does not keep the weights {file} (SHA-256 {sha256}), though they "
+                    f"were sent to it {SENT} times: look into its logs, or copy the file there under the same path"
                 )
             self._listener.say(f"sending {file.name} to the worker {lacking.worker}, which does not have it")
             with open(file, "rb") as content:
                 size = os.fstat(content.fileno()).st_size
                 for start in range(0, size, PIECE):
-                    piece = content.read(PIECE)
-                    given = (identity.weights, file.suffix, start, piece, start + PIECE >= size)
-                    if self._workers.on(lacking.worker, receive, *given) is not False:
-                        break
+                    given = (sha256, file.suffix, start, content.read(PIECE), start + PIECE >= size)
+                    self._workers.on(lacking.worker, receive, *given)
 
 
 def _named(items: Sequence[ImageInput]) -> str:

@@ -117,11 +117,15 @@ def hash_block(items: Sequence[ImageInput], limits: Limits) -> list[Outcome]:
         return list(pool.map(one, items))
 
 
-def receive(sha256: str, suffix: str, start: int, piece: bytes, last: bool) -> bool:
-    """On a worker: take a piece of a file of weights; whether it is there now, whole."""
+def holds(sha256: str, suffix: str) -> bool:
+    """On a worker: whether a file of weights was sent to this machine, whole."""
     target = _weights_folder() / f"{sha256}{suffix}"
-    if target.is_file() and digest_file(target) == sha256:  # of another worker on the same machine
-        return True
+    return target.is_file() and digest_file(target) == sha256
+
+
+def receive(sha256: str, suffix: str, start: int, piece: bytes, last: bool) -> None:
+    """On a worker: take a piece of a file of weights; it appears with the last one, if it is what it should be."""
+    target = _weights_folder() / f"{sha256}{suffix}"
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
@@ -129,13 +133,10 @@ def receive(sha256: str, suffix: str, start: int, piece: bytes, last: bool) -> b
         with open(part, "r+b" if start else "wb") as file:
             file.seek(start)
             file.write(piece)
-        if not last:
-            return False
-        if digest_file(part) != sha256:
+        if last and digest_file(part) == sha256:
+            os.replace(part, target)
+        elif last:
             part.unlink()
-            return False
-        os.replace(part, target)
-    return True
 
 
 def _prepare(job: Job) -> _Ready | Lacking:
