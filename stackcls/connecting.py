@@ -88,7 +88,7 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
     except (RuntimeError, OSError) as error:
         raise ClusterError(
             f"cluster.address: {settings.address!r}: the processes cannot be started ({error.__cause__ or error}); "
-            "try fewer, or go without a cluster"
+            "try fewer; in a script of your own, stand below `if __name__ == '__main__':`"
         ) from None
     stack.callback(_close, local)
     return local

@@ -56,16 +56,16 @@ def workers_of(process):
 
 
 def test_processes_on_this_machine_make_the_same_file_with_a_real_engine(tmp_path):
-    write_photos(tmp_path / "photos", 60)
+    write_photos(tmp_path / "photos", 48)
     (tmp_path / "photos/red/cut.png").write_bytes((tmp_path / "photos/red/00.png").read_bytes()[:200])
-    raw = {"images": str(tmp_path / "photos"), "features": {"backbones": ["mini_vgg", "mini_xception"]}}
+    raw = {"images": str(tmp_path / "photos"), "features": {"backbones": ["mini_vgg"]}}
     raw["features"] |= {"engine": "openvino", "pooling": ["average", "covariance"]}
     runs = [
         config.build({**raw, "artifacts": str(tmp_path / str(number)), "cluster": {"address": address}})
         for number, address in enumerate([None, "local:2"])
     ]
     results = [features.run(settings) for settings in runs]
-    assert len(backbones.resolve(runs[0].features)) == 4
+    assert len(backbones.resolve(runs[0].features)) == 2
     assert results[0].path.read_bytes() == results[1].path.read_bytes()
     assert dict(results[0].rejected) == dict(results[1].rejected)
 
@@ -180,3 +180,12 @@ def test_ctrl_c_ends_the_processes_of_this_machine_too(sleepy, tmp_path):
     assert "Traceback" not in err
     assert "distributed" not in err
     assert not psutil.wait_procs(started, timeout=10)[1]
+
+
+def test_processes_that_cannot_be_started_are_said(sleepy):
+    make, _ = sleepy
+    with (
+        dask.config.set({"distributed.worker.preload": ["no.such.module"]}),
+        pytest.raises(ClusterError, match=r"'local:1': the processes cannot be started \(.*\); try fewer"),
+    ):
+        features.run(make("local:1"))
