@@ -133,7 +133,8 @@ class Cluster:
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Run a coroutine function on all workers, and wait for none."""
         with suppress(Exception):
-            self._client.run(function, *arguments, wait=False)
+            if self._client.status == "running":  # else it would wait for a new connection
+                self._client.run(function, *arguments, wait=False)
 
     def _room(self) -> int:
         """How many tasks may be under way; looks now and then how many workers there are."""
@@ -142,6 +143,8 @@ class Cluster:
         return max(AT_LEAST, AHEAD * self._n_workers)
 
     def _look(self) -> None:
+        if self._client.status != "running":  # where asking would first wait for a new connection
+            raise self._lost("the connection is closed")
         try:
             workers = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=self._timeout)
         except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import sys
-import time
 
 import dask
 import pytest
@@ -195,7 +194,6 @@ def test_a_resource_that_no_worker_has_is_said(photos, on_cluster, monkeypatch):
         KeyboardInterrupt, match="2 workers, none of them with GPU=1: waiting; start some with `dask worker"
     ):
         features.run(on_cluster(photos, cluster={"resources": {"GPU": 1}}), listener=Stopping())
-    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tls://127.0.0.1:9"])

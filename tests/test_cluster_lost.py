@@ -126,11 +126,9 @@ def test_a_lost_scheduler_is_said_and_the_rerun_goes_on(sleepy, tmp_path, fake_e
 
         loser = threading.Thread(target=lose)
         loser.start()
-        start = time.monotonic()
         with pytest.raises(ClusterError, match=r"scheduler\.json: the scheduler is lost .*: start it again") as caught:
             features.run(settings)
         loser.join()
-        assert time.monotonic() - start < 60
         assert "the same command goes on from there" in caught.value.__notes__[0]
     finally:
         for process in (worker, scheduler):
