@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import costs, extraction, loading
+from stackcls import costs, extraction
 from stackcls.backbones import Located
 from stackcls.blocks import Block, BlockFolder
+from stackcls.cluster import Cluster
 from stackcls.errors import UnreadableImage
 from stackcls.extraction import ImageInput
+from stackcls.inference import Inference, MadeBy, Runner
 from stackcls.listener import Listener
 from stackcls.listing import Listing
+from stackcls.remotely import OnCluster
 from stackcls.settings import FeatureSettings
 from stackcls.store import Store
 
@@ -59,6 +60,7 @@ def compute(
     settings: FeatureSettings,
     folder: BlockFolder,
     listener: Listener,
+    cluster: Cluster | None = None,
 ) -> None:
     """Compute what is missing and write it as blocks; images that cannot be decoded are added to the rejected.
 
@@ -71,6 +73,8 @@ def compute(
     settings : FeatureSettings
     folder : BlockFolder
     listener : Listener
+    cluster : Cluster, optional
+        Where networks run; without one, in this process.
     """
     done = {digest: set(hashes) for digest, hashes in done.items()}
     work = _group_work(listing, located, done)
@@ -78,47 +82,48 @@ def compute(
     if not needed:
         return
     chosen = [item for item in located if item.backbone.name in needed]
-    n_images = sum(map(len, work.values()))
-    prepared = loading.prepare(chosen, settings.engine, settings.batch_size, n_images, listener, announce=True)
-    digests = {item.backbone.name: item.identity.digest for item in chosen}
-    made_by = {
-        item.identity.digest: {**prepared.made_by[item.backbone.name], "configured": item.backbone.to_dict()}
-        for item in chosen
-    }
-    clocks = {id(item.network): costs.Timed(item.network, prepared.batch_size) for item in prepared.extractors.values()}
-    timed = {name: replace(item, network=clocks[id(item.network)]) for name, item in prepared.extractors.items()}
+    given = (chosen, settings.engine, settings.batch_size, sum(map(len, work.values())), listing.limits, listener)
+    runner: Runner = Inference(*given) if cluster is None else OnCluster(cluster, IMAGES_PER_BLOCK, *given)
+    try:
+        _compute(listing, located, done, work, runner, folder, listener)
+    finally:
+        runner.close()
+    costs.keep(runner.seconds())
+
+
+def _compute(
+    listing: Listing,
+    located: Sequence[Located],
+    done: dict[str, set[str]],
+    work: dict[tuple[str, ...], list[ImageInput]],
+    runner: Runner,
+    folder: BlockFolder,
+    listener: Listener,
+) -> None:
+    known = {item.backbone.name: item for item in located}
     while work:  # again only for copies of images whose own file could not be read
         bad: list[UnreadableImage] = []
         with listener.track("features", sum(map(len, work.values())), "image") as advance:
             for names, inputs in work.items():
-                subset = {name: timed[name] for name in names}
-                with _Writer(folder, digests, made_by) as writer:
-                    for batch in extraction.extract(inputs, subset, prepared.batch_size, listing.limits):
+                with _Writer(folder, known) as writer:
+                    for batch, made_by in runner.pieces(names, inputs):
                         hashes = [inputs[position].sha256 or "" for position in batch.positions]
-                        writer.add(hashes, batch.features)
+                        writer.add(hashes, batch.features, made_by)
                         for name in names:
-                            done[digests[name]].update(hashes)
+                            done[known[name].identity.digest].update(hashes)
                         bad += batch.failures.values()
                         advance(len(batch.positions) + len(batch.failures))
         listing.reject(bad)
         work = _group_work(listing, located, done)
-    # Of matrices that share a network, each would cost the whole of it alone.
-    costs.keep(
-        {
-            (digests[name], prepared.made_by[name]["engine"]): clocks[id(item.network)].seconds(len(item.views))
-            for name, item in prepared.extractors.items()
-        }
-    )
 
 
 class _Writer:
     """Gathers batches and writes them as blocks, one at a time, beside the next batches' inference."""
 
-    def __init__(
-        self, folder: BlockFolder, digests: Mapping[str, str], made_by: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        self._folder, self._digests, self._made_by = folder, digests, made_by
+    def __init__(self, folder: BlockFolder, known: Mapping[str, Located]) -> None:
+        self._folder, self._known = folder, known
         self._parts: list[Part] = []
+        self._made_by: MadeBy = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._written: Future[None] | None = None
 
@@ -132,8 +137,11 @@ class _Writer:
         finally:
             self._pool.shutdown()
 
-    def add(self, hashes: list[str], features: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take one batch; raise what writing the last block raised."""
+    def add(self, hashes: list[str], features: Mapping[str, NDArray[np.float32]], made_by: MadeBy) -> None:
+        """Take one batch; raise what writing the last block raised. A block is made in one way."""
+        if self._parts and made_by != self._made_by:
+            self._write()
+        self._made_by = made_by
         self._parts.append((hashes, features))
         if sum(len(part) for part, _ in self._parts) >= IMAGES_PER_BLOCK:
             self._write()
@@ -141,7 +149,7 @@ class _Writer:
     def _write(self) -> None:
         self._wait()
         if any(hashes for hashes, _ in self._parts):
-            block = _block(self._parts, self._digests, self._made_by)
+            block = _block(self._parts, self._known, self._made_by)
             self._written, self._parts = self._pool.submit(self._folder.add, block), []
 
     def _wait(self) -> None:
@@ -168,12 +176,12 @@ def _group_work(
     return work
 
 
-def _block(
-    parts: Sequence[Part],
-    digests: Mapping[str, str],
-    made_by: Mapping[str, Mapping[str, Any]],
-) -> Block:
+def _block(parts: Sequence[Part], known: Mapping[str, Located], made_by: MadeBy) -> Block:
     full = [part for part in parts if part[0]]
     hashes = tuple(digest for part, _ in full for digest in part)
-    features = {digests[name]: np.concatenate([matrices[name] for _, matrices in full]) for name in full[0][1]}
-    return Block(hashes, features, {digest: made_by[digest] for digest in features})
+    digests = {name: known[name].identity.digest for name in full[0][1]}
+    features = {digest: np.concatenate([matrices[name] for _, matrices in full]) for name, digest in digests.items()}
+    provenance = {
+        digest: {**made_by[name], "configured": known[name].backbone.to_dict()} for name, digest in digests.items()
+    }
+    return Block(hashes, features, provenance)

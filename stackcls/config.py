@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from stackcls import plainyaml
+from stackcls.clustersettings import FILES
 from stackcls.errors import ConfigError
 from stackcls.settings import BackboneEntry, Settings
 from stackcls.urls import is_url
@@ -64,6 +65,9 @@ def anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     tuning = raw.get("finetune")
     if isinstance(tuning, dict) and isinstance(start := tuning.get("start"), str) and start not in NO_FILES:
         anchored_raw["finetune"] = {**tuning, "start": _join(folder, start)}
+    cluster = raw.get("cluster")
+    if isinstance(cluster, dict) and isinstance(address := cluster.get("address"), str) and address.endswith(FILES):
+        anchored_raw["cluster"] = {**cluster, "address": _join(folder, address)}
     features = raw.get("features")
     if isinstance(features, dict) and isinstance(features.get("backbones"), list):
         entries = [_anchored_entry(entry, folder) for entry in features["backbones"]]

@@ -11,6 +11,7 @@
     │   └── UnreadableFile                   its file cannot be read now; what is in it is not known
     ├── WeightsError (OSError)               pretrained weights missing, damaged or not to be had
     ├── EngineError (RuntimeError)           a network that an engine cannot run
+    ├── ClusterError (RuntimeError)          a cluster that cannot be reached, is lost, or cannot do its part
     ├── WriteError (OSError)                 a file that cannot be written: a full or failing disk, a read-only folder
     ├── ArtifactsInUse (RuntimeError)        another run works in the same folder
     ├── StoreError (ValueError)              a feature file that cannot be used
@@ -76,6 +77,10 @@ class WeightsError(StackclsError, OSError):
 
 class EngineError(StackclsError, RuntimeError):
     """An engine cannot run a network that Keras can."""
+
+
+class ClusterError(StackclsError, RuntimeError):
+    """A cluster cannot be reached, is lost, or its workers cannot do their part."""
 
 
 class WriteError(StackclsError, OSError):

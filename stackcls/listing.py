@@ -1,6 +1,6 @@
 """A source's images with the hashes of their content, and the table of rows that comes of them."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from stackcls import decoding, images
 from stackcls.decoding import Turn
 from stackcls.engines.cache import cache_folder
 from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
+from stackcls.extraction import ImageInput
 from stackcls.listener import Listener
 from stackcls.settings import Limits
 from stackcls.sources import ImageEntry, Source
@@ -21,8 +22,10 @@ from stackcls.urls import Url
 
 REMOTE_THREADS = 32  # a server answers late, and several at once
 AT_ONCE = 32  # images that one thread takes at a time: a task for each would cost more than hashing a small one
+PER_TASK = 128  # and that one task takes on a cluster
 
-Outcomes = Generator[tuple[Sequence[ImageEntry], Sequence[str | UnreadableImage]]]
+Outcomes = list[str | UnreadableImage]
+Hasher = Callable[[Iterable[list[ImageInput]], Limits], Generator[tuple[int, Outcomes]]]
 
 
 @dataclass(frozen=True)
@@ -85,45 +88,69 @@ class Listing:
         )
 
 
-def hash_all(source: Source, listener: Listener, limits: Limits) -> Listing:
+def hash_all(source: Source, listener: Listener, limits: Limits, hasher: Hasher | None = None) -> Listing:
     """Read every file once to know its content; what cannot be opened is rejected.
 
-    What is read from a server is copied, where there is room, for the source that the listing has.
+    What is read here from a server is copied, where there is room, for the source that the listing has.
+
+    Parameters
+    ----------
+    source : Source
+    listener : Listener
+    limits : Limits
+    hasher : callable, optional
+        Reads blocks of images elsewhere, and yields each block's number and hashes, in any order; by default threads
+        read them here.
     """
-    spool = None
-    if isinstance(source.root, Url):
+    each = PER_TASK
+    if hasher is not None:
+        hashed = hasher(_blocks(source), limits)
+    elif isinstance(source.root, Url):
+        spool, each = None, 1
         with suppress(OSError):  # where the cache cannot be written, all is transferred twice
             spool = Spool(cache_folder())
             source = replace(source, copies=spool.place)
+        hashed = _afar(source, limits, spool)
+    else:
+        hashed, each = _here(source, limits), AT_ONCE
+    found: dict[int, str | UnreadableImage] = {}
+    with listener.track("hash", len(source.entries), "image") as advance, closing(hashed):
+        for number, outcomes in hashed:
+            found.update(enumerate(outcomes, number * each))
+            advance(len(outcomes))
     listing = Listing(source, {}, dict(source.rejected), limits)
-    found = _afar(source, limits, spool) if isinstance(source.root, Url) else _here(source, limits)
-    with listener.track("hash", len(source.entries), "image") as advance, closing(found):
-        for entries, outcomes in found:
-            for entry, outcome in zip(entries, outcomes, strict=True):
-                if isinstance(outcome, UnreadableImage):
-                    listing.rejected[entry.path] = outcome.reason
-                else:
-                    listing.sha256[entry.path] = outcome
-            advance(len(entries))
+    for number, entry in enumerate(source.entries):  # in this order, whichever came first
+        if isinstance(outcome := found[number], UnreadableImage):
+            listing.rejected[entry.path] = outcome.reason
+        else:
+            listing.sha256[entry.path] = outcome
     return listing
 
 
-def _here(source: Source, limits: Limits) -> Outcomes:
+def _blocks(source: Source) -> Iterator[list[ImageInput]]:
+    for start in range(0, len(source.entries), PER_TASK):
+        some = source.entries[start : start + PER_TASK]
+        yield [ImageInput(entry.path, source.locate(entry)) for entry in some]
+
+
+def _here(source: Source, limits: Limits) -> Generator[tuple[int, Outcomes]]:
     def digest(entry: ImageEntry) -> str | UnreadableImage:
         try:
             return images.hash_file(source.locate(entry), entry.path, limits)
         except UnreadableImage as error:
             return error
 
-    parts = [source.entries[start : start + AT_ONCE] for start in range(0, len(source.entries), AT_ONCE)]
+    def digests(start: int) -> Outcomes:
+        return [digest(entry) for entry in source.entries[start : start + AT_ONCE]]
+
     pool = ThreadPoolExecutor(thread_name_prefix="hash")
     try:
-        yield from zip(parts, pool.map(lambda part: list(map(digest, part)), parts), strict=True)
+        yield from enumerate(pool.map(digests, range(0, len(source.entries), AT_ONCE)))
     finally:
         pool.shutdown(cancel_futures=True)  # whoever interrupts does not wait for the rest
 
 
-def _afar(source: Source, limits: Limits, spool: Spool | None) -> Outcomes:
+def _afar(source: Source, limits: Limits, spool: Spool | None) -> Generator[tuple[int, Outcomes]]:
     """Hash what a server has, in threads that nobody waits for when it hangs."""
 
     def digest(entry: ImageEntry, turn: Turn[str | UnreadableImage]) -> str | UnreadableImage:
@@ -140,5 +167,4 @@ def _afar(source: Source, limits: Limits, spool: Spool | None) -> Outcomes:
 
     jobs = (partial(digest, entry) for entry in source.entries)
     with closing(decoding.in_order(jobs, late, limits.seconds, 4 * REMOTE_THREADS, REMOTE_THREADS)) as outcomes:
-        for entry, outcome in zip(source.entries, outcomes, strict=True):
-            yield [entry], [outcome]
+        yield from ((number, [outcome]) for number, outcome in enumerate(outcomes))

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from stackcls.artifacts import Artifacts
+from stackcls.clustersettings import ClusterSettings
 from stackcls.section import Section as Section
 from stackcls.stacksettings import StackSettings as StackSettings
 from stackcls.urls import Url, place
@@ -256,7 +257,7 @@ class Settings(Section):
         Class folders, a manifest, a CUB-200-2011 folder or tar shards, here or at a URL.
     artifacts : Path
         The folder that holds what the stages write.
-    features, stack, cv, report, finetune, weights
+    features, stack, cv, report, finetune, weights, cluster
         The sections of `pipeline.yaml`.
     """
 
@@ -268,6 +269,7 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     weights: WeightSettings = WeightSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     @property
     def files(self) -> Artifacts:

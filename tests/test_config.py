@@ -243,7 +243,7 @@ def test_all_complaints_come_at_once():
         ({"backbones": []}, "features.backbones"),
         ({"folds": 5}, "cv.folds"),
         ({"C": 5}, "stack.base.C or stack.meta.C"),
-        ({"timeout": 5}, "weights.timeout"),
+        ({"timeout": 5}, "weights.timeout or cluster.timeout"),
         ({"architecture": "VGG16"}, "features.backbones.N.architecture"),
         ({"cv": {"recipe": "in-sample"}}, "stack.recipe"),
         ({"features": {"fold": 3}}, "cv.folds"),

@@ -1,5 +1,6 @@
 """Commands that end in a model: from settings and images to features, and from features to a fitted stack."""
 
+import json
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ def init(target: Path, force: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be computed.")
 @click.option("--offline", is_flag=True, help="Never fetch weights.")
 @click.option("--replace", is_flag=True, help="Let finished features be replaced or dropped.")
+@click.option("--cluster", metavar="WHERE", help="Dask scheduler (tcp://host:8786), or local:N for N processes here.")
 @click.option("--refit", is_flag=True, help="Fit 8-bit ranges and principal components anew on the images of now.")
 @strict_option
 def features(
@@ -39,6 +41,7 @@ def features(
     dry_run: bool,
     offline: bool,
     replace: bool,
+    cluster: str | None,
     refit: bool,
     strict: bool,
 ) -> int:
@@ -47,7 +50,8 @@ def features(
     from stackcls.stages import features as stage
 
     console = Console()
-    settings = settings_from(config, overrides, artifacts=artifacts, images=images)
+    where = () if cluster is None else (f"cluster.address={json.dumps(cluster)}",)
+    settings = settings_from(config, (*overrides, *where), artifacts=artifacts, images=images)
     result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, refit=refit, listener=console)
     console.list_rejected(dict(result.rejected))
     if dry_run:

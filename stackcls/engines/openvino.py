@@ -1,6 +1,5 @@
 """The engine for processors: OpenVINO, in float32, bfloat16 or 8-bit integers."""
 
-import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackcls import cores
 from stackcls.backbones import Located
 from stackcls.bases import RANGES, Basis
 from stackcls.engines import Extractor, Sample, cache, graphs, pad
@@ -55,7 +55,7 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": ARITHMETIC[located.identity.precision],
             # One stream on all cores: as fast as one stream per core, and a batch is in memory once.
             "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": str(_cores()),
+            "INFERENCE_NUM_THREADS": str(cores.available()),
         }
         with _explained(located):
             model = self._core.read_model(folder / MODEL)
@@ -159,11 +159,6 @@ def _save(model: Any, file: Path) -> None:
         raise WriteError(
             f"{file}: cannot be written ({error}): free space there, and run the same command again"
         ) from None
-
-
-def _cores() -> int:
-    """Processors that this process may use, which a container or a batch system may have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

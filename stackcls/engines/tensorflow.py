@@ -1,5 +1,6 @@
 """The reference engine: TensorFlow, each backbone as one frozen, compiled graph, on a GPU if there is one."""
 
+import contextlib
 import functools
 import platform
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackcls import cores
 from stackcls.backbones import Located
 from stackcls.bases import Basis
 from stackcls.engines import Extractor, Sample, cache, graphs, pad
@@ -25,6 +27,9 @@ class TensorFlowEngine:
 
     def __init__(self) -> None:
         tensorflow = graphs.import_tensorflow()
+        if granted := cores.granted():
+            with contextlib.suppress(RuntimeError):  # of a process that has begun to compute
+                tensorflow.config.threading.set_intra_op_parallelism_threads(granted)
         self._gpus = []
         for device in tensorflow.config.list_physical_devices("GPU"):
             tensorflow.config.experimental.set_memory_growth(device, True)

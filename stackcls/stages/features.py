@@ -1,16 +1,31 @@
 """`stackcls features`: images in, `features.h5` out; only what is not there yet is computed."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackcls import backbones, calibration, computation, engines, loading, locks, seen, sources, storewriter
+from stackcls import (
+    announcing,
+    backbones,
+    calibration,
+    computation,
+    connecting,
+    engines,
+    loading,
+    locks,
+    remotely,
+    seen,
+    sources,
+    storewriter,
+)
 from stackcls.assembly import Assembly
 from stackcls.backbones import Backbone, Located
 from stackcls.blocks import BlockFolder
+from stackcls.cluster import Cluster
 from stackcls.errors import StoreDamaged, StoreMissing
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
@@ -18,9 +33,6 @@ from stackcls.losses import Losses
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
 from stackcls.versions import created_with
-
-SUFFIXES = 8  # that are named of the files passed over
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 
 @dataclass(frozen=True)
@@ -91,21 +103,26 @@ def run(
         If a stored matrix was made otherwise, and `replace` is not set.
     StoreError
         If finished features would be dropped, or images that have some cannot be read, and `replace` is not set.
+    ClusterError
+        If the cluster cannot be reached, is lost, or its workers cannot do their part.
     ArtifactsInUse, WriteError
         If another run works in the folder, or it cannot be written to.
     """
     start = time.perf_counter()
     known = backbones.resolve(settings.features)
+    listener = listener or Silent()
     with ExitStack() as stack:
         # A dry run only reads, and what it reads is whole at any time.
         lock = None if dry_run else stack.enter_context(locks.held(settings.artifacts))
-        return _run(settings, known, lock, offline, replace, refit, listener or Silent(), start)
+        workers = None if dry_run else stack.enter_context(connecting.connect(settings.cluster, listener))
+        return _run(settings, known, lock, workers, offline, replace, refit, listener, start)
 
 
 def _run(
     settings: Settings,
     known: Sequence[Backbone],
     lock: locks.Lock | None,
+    workers: Cluster | None,
     offline: bool,
     replace: bool,
     refit: bool,
@@ -120,7 +137,8 @@ def _run(
     absent = _announce_absent(known, settings, listener) if dry_run else set()
     known = tuple(backbone for backbone in known if backbone.name not in absent)
     located = loading.locate(known, settings, offline, listener)
-    listing = hash_all(source, listener, settings.features.limits)
+    hasher = functools.partial(remotely.hash_on, workers) if workers else None
+    listing = hash_all(source, listener, settings.features.limits, hasher)
     folder, target = BlockFolder(settings.files.blocks), settings.files.features
     old = _open_old(target, listener)
     try:
@@ -148,14 +166,14 @@ def _run(
         reused |= dict.fromkeys(absent, 0)
         missing |= {item.backbone.name: len(wanted) - reused[item.backbone.name] for item in located}
         losses.refuse_unread()
-        _announce(listing, missing, reused, listener)
+        announcing.plan(listing, missing, reused, listener)
         losses.announce(listener)
         if lock is None:
             if old is not None and not any(missing.values()):
-                _say_what_is_written(old, _table(listing, settings), listener)
+                announcing.rewriting(old, _table(listing, settings), listener)
             return _result(target, listing, missing, reused, start, written=False)
         with _telling_what_is_kept(folder):
-            computation.compute(listing, located, finished, settings.features, folder, listener)
+            computation.compute(listing, located, finished, settings.features, folder, listener, workers)
             readable = set(listing.sha256.values())  # fewer, where some could not be decoded
             missing = {item.backbone.name: len(readable - finished[item.identity.digest]) for item in located}
             losses.refuse_unread()
@@ -209,46 +227,8 @@ def _open_old(target: Path, listener: Listener) -> Store | None:
         return None
 
 
-def _announce(listing: Listing, missing: dict[str, int], reused: dict[str, int], listener: Listener) -> None:
-    source = listing.source
-    if source.ignored:
-        often = sorted(source.ignored.items(), key=lambda item: (-item[1], item[0]))
-        counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in often[:SUFFIXES])
-        more = f" and {len(often) - SUFFIXES} other formats" if len(often) > SUFFIXES else ""
-        listener.warn(f"files of formats that are not read were passed over: {counts}{more}")
-    if source.class_names and {name.lower() for name in source.class_names} <= SPLITS:
-        listener.warn(f"the class folders are called {', '.join(source.class_names)}; if these are splits, give one")
-    if len(source.class_names) < 2:
-        found = "one class" if source.class_names else "no labels"
-        listener.warn(f"{found} in {source.root}: features can be computed, but `fit` needs at least two classes")
-    listener.say(f"{len(source.entries)} images of {len(source.class_names)} classes in {source.root} ({source.kind})")
-    for name, count in missing.items():
-        listener.say(f"  {name}: {count} to compute, {reused[name]} there")
-
-
 def _table(listing: Listing, settings: Settings) -> ImageTable:
     return listing.table(settings.images.as_posix().encode("utf-8", "backslashreplace").decode())
-
-
-def _say_what_is_written(old: Store, table: ImageTable, listener: Listener) -> None:
-    """Say, for a dry run that would compute nothing, whether the file would change all the same."""
-    if old.table.equals(table):
-        listener.say("nothing new")
-        return
-    before = dict(zip(old.table.paths, old.table.labels.tolist(), strict=True))
-    now = dict(zip(table.paths, table.labels.tolist(), strict=True))
-    names = [old.table.class_names, table.class_names]
-    other = sum(
-        path in before and _name(names[0], before[path]) != _name(names[1], label) for path, label in now.items()
-    )
-    listener.say(
-        f"{old.path} would be written anew: {len(now.keys() - before.keys())} names new, "
-        f"{len(before.keys() - now.keys())} gone, {other} labels changed"
-    )
-
-
-def _name(class_names: Sequence[str], label: int) -> str | None:
-    return class_names[label] if label >= 0 else None
 
 
 def _write_store(

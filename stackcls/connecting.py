@@ -1,0 +1,130 @@
+"""Connecting to a Dask cluster, or starting one on this machine; Dask is looked up only when one is asked for."""
+
+import json
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from stackcls import cores
+from stackcls.cluster import Cluster
+from stackcls.clustersettings import CONFIGURED, INSTALL, ClusterSettings
+from stackcls.errors import ClusterError, ConfigError
+from stackcls.listener import Listener
+
+CLOSING = 10.0
+
+
+@contextmanager
+def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster | None]:
+    """Connect to the cluster that the settings name, or start one on this machine; None where they name none.
+
+    Raises
+    ------
+    ConfigError
+        If Dask is not installed, or what should name a scheduler does not.
+    ClusterError
+        If the scheduler does not answer.
+    """
+    if settings.address is None:
+        yield None
+        return
+    try:
+        import distributed
+        from distributed.utils import silence_logging_cmgr
+    except ImportError as error:
+        raise ConfigError(
+            f"cluster.address: {settings.address!r} needs Dask, which cannot be imported ({error}): {INSTALL}"
+        ) from None
+    with ExitStack() as stack:
+        # What it says of workers that come and go is for those who run the cluster; they have its logs.
+        for name in ("distributed", "tornado"):
+            stack.enter_context(silence_logging_cmgr(logging.CRITICAL + 1, name))
+        where: Any = _address(settings)
+        if settings.processes:
+            where = _start(settings, stack)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", category=distributed.versions.VersionMismatchWarning)
+            try:
+                client = distributed.Client(  # type: ignore[no-untyped-call]
+                    where, timeout=settings.timeout, set_as_default=False
+                )
+            except (OSError, ValueError, TypeError) as error:  # a TLS address without certificates is a TypeError
+                raise ClusterError(
+                    f"cluster.address: {settings.address!r}: no scheduler answers at {where} within "
+                    f"{settings.timeout:g} s ({error}): start one with `dask scheduler`, or mend the address"
+                ) from None
+        stack.callback(_close, client)
+        for item in caught:
+            if issubclass(item.category, distributed.versions.VersionMismatchWarning):
+                listener.warn(f"{settings.address}: client, scheduler and workers differ: {item.message}")
+        yield Cluster(client, settings, listener)
+
+
+def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
+    """Processes on this machine, each with its share of the processors; nobody else can reach or command them."""
+    import dask
+    from distributed import LocalCluster
+
+    number, configured = settings.processes or 1, dask.config.get("distributed.worker.preload")
+    try:
+        local = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=number,
+            threads_per_worker=max(1, cores.available() // number),
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            security=True,  # other users of this machine can open its ports, but have no certificate
+            memory_limit=0,  # as without a cluster
+            resources=dict(settings.resources) or None,
+            silence_logs=logging.CRITICAL + 1,
+            preload=[__name__, *([configured] if isinstance(configured, str) else configured)],
+        )
+    except ImportError as error:
+        raise ConfigError(f"cluster.address: {settings.address!r} needs more of Dask ({error}): {INSTALL}") from None
+    except (RuntimeError, OSError) as error:
+        raise ClusterError(
+            f"cluster.address: {settings.address!r}: the processes cannot be started ({error.__cause__ or error}); "
+            "try fewer; in a script of your own, stand below `if __name__ == '__main__':`"
+        ) from None
+    stack.callback(_close, local)
+    return local
+
+
+def dask_setup(_: Any) -> None:
+    """Prepare a process of this machine, by Dask's name for that: Ctrl-C is for the run, which ends its processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _close(it: Any) -> None:
+    with suppress(Exception):  # what is lost already need not be closed
+        it.close(timeout=CLOSING)
+
+
+def _address(settings: ClusterSettings) -> str:
+    """Where the scheduler is, by the settings, a file that they name, or Dask's own configuration."""
+    import dask
+
+    said = settings.address or ""
+    try:
+        if said.endswith(".json"):
+            return str(json.loads(Path(said).read_text("utf-8"))["address"])
+        if said.endswith((".yaml", ".yml")):
+            Path(said).read_bytes()  # which says why, where Dask passes over it
+            dask.config.update(dask.config.config, dask.config.merge(*dask.config.collect_yaml([said])))
+        elif said != CONFIGURED:
+            return said
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"cluster.address: {said!r} cannot be used ({type(error).__name__}: {error}): it must be a scheduler file "
+            "or a Dask configuration with a `scheduler-address`"
+        ) from None
+    if found := dask.config.get("scheduler-address", None):
+        return str(found)
+    raise ConfigError(
+        f"cluster.address: {said!r}: there is no `scheduler-address` in Dask's configuration: set it there or in "
+        "$DASK_SCHEDULER_ADDRESS, or give the address itself"
+    )

@@ -1,0 +1,184 @@
+"""Stage one on a cluster, seen from the one who asks: blocks of images go out as tasks, features come back."""
+
+import os
+import pickle
+import uuid
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from stackcls import costs, images
+from stackcls.backbones import Located
+from stackcls.cluster import Cluster
+from stackcls.errors import ClusterError, UnreadableFile, UnreadableImage
+from stackcls.extraction import Extracted, ImageInput
+from stackcls.inference import MadeBy, Seconds
+from stackcls.listener import Listener
+from stackcls.settings import Limits
+from stackcls.tarfiles import TarMember
+from stackcls.tasks import Computed, Job, Lacking, Outcome, compute, forget, hash_block, holds, receive
+
+PIECE = 2**24  # bytes of weights that go to a worker at once
+SENT = 3  # times that the same weights are sent to a worker that says that it lacks them
+
+
+def hash_on(
+    workers: Cluster, blocks: Iterable[list[ImageInput]], limits: Limits
+) -> Generator[tuple[int, list[Outcome]]]:
+    """Content hashes by the workers, as they come: number of the block, and one outcome per image."""
+    waiting = enumerate(blocks)
+    asked: dict[int, list[ImageInput]] = {}
+
+    def job() -> tuple[int, tuple[list[ImageInput], Limits]] | None:
+        number, items = next(waiting, (0, []))
+        if not items:
+            return None
+        asked[number] = items
+        return number, ([_absolute(item) for item in items], limits)
+
+    for number, outcomes in workers.stream(hash_block, job, lambda number: _named(asked[number])):
+        for item, outcome in zip(asked.pop(number), outcomes, strict=True):
+            if isinstance(outcome, UnreadableFile):
+                _check_absent(item, outcome, limits)
+        yield number, outcomes
+
+
+class OnCluster:
+    """Runs backbones on the workers of a cluster, one block of images per task; see `Runner`.
+
+    Parameters
+    ----------
+    workers : Cluster
+    per_block : int
+        Images of one task, at most.
+    located, engine, batch_size, n_images, limits, listener
+        As for `Inference`.
+    """
+
+    def __init__(
+        self,
+        workers: Cluster,
+        per_block: int,
+        located: Sequence[Located],
+        engine: str,
+        batch_size: int | None,
+        n_images: int,
+        limits: Limits,
+        listener: Listener,
+    ) -> None:
+        self._workers, self._limits, self._listener = workers, limits, listener
+        self._located = {item.backbone.name: item for item in located}
+        batch_size = min(batch_size, per_block) if batch_size else None
+        self._per_block = per_block - per_block % (batch_size or 1)  # whole batches
+        placed = tuple(replace(item, weights=item.weights and item.weights.absolute()) for item in located)
+        job = Job(placed, engine, batch_size, min(n_images, self._per_block), limits)
+        self._key, self._job = uuid.uuid4().hex, workers.keep(pickle.dumps(job))
+        self._said: set[tuple[bool, str]] = set()
+        self._made_by: dict[str, Mapping[str, str]] = {}
+        self._sent: Counter[tuple[str, str]] = Counter()
+        self._seconds: dict[costs.Key, float | None] = {}
+
+    def close(self) -> None:
+        """Let the workers' networks go."""
+        self._workers.everywhere(forget, self._key)
+
+    def pieces(self, names: Sequence[str], inputs: Sequence[ImageInput]) -> Iterator[tuple[Extracted, MadeBy]]:
+        """Yield block by block, as they come."""
+        starts = iter(range(0, len(inputs), self._per_block))
+        again: deque[int] = deque()  # blocks of workers that lacked weights
+
+        def block(start: int) -> Sequence[ImageInput]:
+            return inputs[start : start + self._per_block]
+
+        def job() -> tuple[int, tuple[str, Sequence[str], Sequence[ImageInput]]] | None:
+            start = again.popleft() if again else next(starts, None)
+            return None if start is None else (start, (self._key, names, [_absolute(item) for item in block(start)]))
+
+        for start, answer in self._workers.stream(compute, job, lambda start: _named(block(start)), self._job):
+            if isinstance(answer, Lacking):
+                self._send_weights(answer)
+                again.append(start)
+                continue
+            self._hear(answer)
+            extracted = answer.extracted
+            for at, error in extracted.failures.items():
+                if isinstance(error, UnreadableFile):
+                    _check_absent(inputs[start + at], error, self._limits)
+            positions = tuple(start + at for at in extracted.positions)
+            failures = {start + at: error for at, error in extracted.failures.items()}
+            yield Extracted(positions, extracted.features, failures), answer.made_by
+
+    def seconds(self) -> Seconds:
+        """As the worker says whose answer came last."""
+        return self._seconds
+
+    def _hear(self, answer: Computed) -> None:
+        """Pass on what a worker says, once, and that features are made in more than one way."""
+        for warning, line in answer.said:
+            if (warning, line) not in self._said:
+                self._said.add((warning, line))
+                (self._listener.warn if warning else self._listener.say)(line)
+        self._seconds |= {key: seconds for key, seconds in answer.seconds.items() if seconds is not None}
+        for name, made in answer.made_by.items():
+            if (first := self._made_by.setdefault(name, made)) == made:
+                continue
+            different = ", ".join(
+                f"{key}: {first.get(key)} and {made[key]}" for key in made if first.get(key) != made[key]
+            )
+            line = f"workers differ ({different}): features may differ in the last digits; features.h5 records it"
+            if (True, line) not in self._said:
+                self._said.add((True, line))
+                self._listener.warn(line)
+
+    def _send_weights(self, lacking: Lacking) -> None:
+        """Send a worker the files that it did not find; one that is gone meanwhile needs none."""
+        files = {self._located[name].weights: self._located[name].identity.weights for name in lacking.names}
+        for file, sha256 in files.items():
+            # Of several blocks that came back for want of it, the first has it sent.
+            if file is None or self._workers.on(lacking.worker, holds, sha256, file.suffix) is not False:
+                continue
+            self._sent[lacking.worker, sha256] += 1
+            if self._sent[lacking.worker, sha256] > SENT:
+                raise ClusterError(
+                    f"the worker {lacking.worker} does not keep the weights {file} (SHA-256 {sha256}), though they "
+                    f"were sent to it {SENT} times: look into its logs, or copy the file there under the same path"
+                )
+            self._listener.say(f"sending {file.name} to the worker {lacking.worker}, which does not have it")
+            with open(file, "rb") as content:
+                size = os.fstat(content.fileno()).st_size
+                for start in range(0, size, PIECE):
+                    given = (sha256, file.suffix, start, content.read(PIECE), start + PIECE >= size)
+                    self._workers.on(lacking.worker, receive, *given)
+
+
+def _named(items: Sequence[ImageInput]) -> str:
+    """What messages call a block of images: all of them, so that the one at fault is among them."""
+    return f"these {len(items)} images: {', '.join(item.name for item in items)}"
+
+
+def _absolute(item: ImageInput) -> ImageInput:
+    """The same image for a worker, which runs in another folder."""
+    content = item.content
+    if isinstance(content, TarMember):
+        return replace(item, content=replace(content, shard=content.shard.absolute()))
+    return replace(item, content=content.absolute()) if isinstance(content, Path) else item
+
+
+def _place(item: ImageInput) -> Path | str:
+    content = item.content.shard if isinstance(item.content, TarMember) else item.content
+    return content if isinstance(content, Path) else item.name
+
+
+def _check_absent(item: ImageInput, error: UnreadableFile, limits: Limits) -> None:
+    """Refuse to reject an image whose file a worker cannot read and this machine can."""
+    try:
+        found = images.hash_file(cast(Any, item.content), item.name, limits)
+    except UnreadableImage:
+        return  # then it is as it would be without a cluster
+    if item.sha256 in (None, found):
+        raise ClusterError(
+            f"{error}, says a worker, but this machine can read it: let every worker see the images under the same "
+            f"path ({_place(item)}), or at the same address, with what that asks for"
+        )

@@ -1,0 +1,82 @@
+"""What Dask's workers load before they work (`distributed.worker.preload`): networks that need no library, and mishaps.
+
+Mishaps hang on names of images and backbones, since a worker's environment is the same for all tests of a cluster.
+"""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+from stackcls import engines, images, loading
+from stackcls.errors import UnreadableFile
+from tests.conftest import FakeEngine, FakeExtractor
+
+SECONDS = "STUB_SECONDS"  # that a sleepy network takes per image
+LOG = "STUB_LOG"  # where numbers of images that went through a network are noted
+
+
+@dataclass
+class Mishap:
+    """A network to which something happens."""
+
+    network: FakeExtractor
+    name: str
+
+    @property
+    def input_size(self):
+        return self.network.input_size
+
+    @property
+    def width(self):
+        return self.network.width
+
+    def __call__(self, batch):
+        if self.name == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.name == "broken":
+            raise RuntimeError("a network broke")
+        if self.name == "sleepy":
+            time.sleep(float(os.environ[SECONDS]) * len(batch))
+        features = self.network(batch)
+        if LOG in os.environ:
+            with open(os.environ[LOG], "a") as log:
+                log.write(f"{len(batch)}\n")
+        return features
+
+
+class Stub(FakeEngine):
+    """The fake engine, on a worker."""
+
+    def prepare(self, located, batch_size):
+        self.last = located.backbone.name
+        return Mishap(super().prepare(located, batch_size), located.backbone.name)
+
+    def provenance(self):
+        made = super().provenance()
+        return {**made, "processor": os.getpid()} if self.last == "mixed" else made
+
+
+engines.choose = lambda name, precision: engines.Choice(Stub(), f"engine: fake, {precision}")
+
+hash_file, decode, find_recorded = images.hash_file, images.decode, loading.find_recorded
+
+
+def hash_seen(content, name, limits):
+    if "unseen" in name:
+        raise UnreadableFile(name, "file not found")
+    return hash_file(content, name, limits)
+
+
+def decode_at_last(data, name, *given):
+    if "stuck" in name:
+        time.sleep(3)
+    return decode(data, name, *given)
+
+
+def find_elsewhere(name, identity, hints, folder):
+    """As on a machine with another file system."""
+    return find_recorded(name, identity, [], folder)
+
+
+images.hash_file, images.decode, loading.find_recorded = hash_seen, decode_at_last, find_elsewhere
