@@ -189,7 +189,6 @@ def test_a_resource_that_no_worker_has_is_said(photos, on_cluster, monkeypatch):
         def warn(self, line):
             raise KeyboardInterrupt(line)
 
-    start = time.monotonic()
     with pytest.raises(
         KeyboardInterrupt, match="2 workers, none of them with GPU=1: waiting; start some with `dask worker"
     ):
