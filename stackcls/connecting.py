@@ -85,7 +85,7 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
         )
     except ImportError as error:
         raise ConfigError(f"cluster.address: {settings.address!r} needs more of Dask ({error}): {INSTALL}") from None
-    except (RuntimeError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  (a process that ends while it starts shows in many ways)
         raise ClusterError(
             f"cluster.address: {settings.address!r}: the processes cannot be started ({error.__cause__ or error}); "
             "try fewer; in a script of your own, stand below `if __name__ == '__main__':`"
