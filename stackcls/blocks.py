@@ -119,5 +119,5 @@ class BlockFolder:
 
 
 def member(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
-    """Read one array of an `.npz` file; all of its bytes first, since checksums are compared at a member's end alone."""
+    """Read an array of an `.npz` file; all of its bytes first, since checksums are compared at a member's end alone."""
     return np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)

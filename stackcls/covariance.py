@@ -60,15 +60,15 @@ class Fit:
             self._products = self._products + rows.T @ rows
 
     def basis(self) -> Basis:
-        """What was found, of kind `principal-components`; raise `EngineError` where maps had NaN or infinite numbers."""
+        """What was found, of kind `principal-components`; raise `EngineError` where a map was not finite."""
         channels = len(self._total)
         kept = min(MOST, channels)
         with np.errstate(invalid="ignore", over="ignore"):
             spread = self._products / self._count - np.outer(self._total, self._total) / self._count**2
         if not np.isfinite(spread).all():
             raise EngineError(
-                f"{self._name!r} gives NaN or infinite numbers for some images, of which no principal components can be "
-                "fitted: check its weights and its `preprocessing`, or set features.precision to float32"
+                f"{self._name!r} gives NaN or infinite numbers for some images, of which no principal components can "
+                "be fitted: check its weights and its `preprocessing`, or set features.precision to float32"
             )
         with _one_thread().limit(limits=1, user_api="blas"):
             vectors = np.linalg.eigh(spread).eigenvectors[:, ::-1][:, :kept]

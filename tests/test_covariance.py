@@ -112,7 +112,7 @@ def test_an_image_whose_map_is_not_finite_gets_no_features_and_the_others_theirs
 def test_no_components_of_maps_that_are_not_finite(value):
     some = maps()
     some[2, 1, 3, 4] = value
-    with pytest.raises(EngineError, match="'b' gives NaN or infinite numbers for some images.*`preprocessing`"):
+    with pytest.raises(EngineError, match=r"'b' gives NaN or infinite numbers for some images.*`preprocessing`"):
         fitted(maps(), some)
 
 
