@@ -71,9 +71,9 @@ class BlockFolder:
         for path in self._files():
             try:
                 with zipfile.ZipFile(path) as archive:
-                    meta = json.loads(_member(archive, "meta").tobytes())
+                    meta = json.loads(member(archive, "meta").tobytes())
                     wanted = {only} & set(meta["provenance"]) if only else set(meta["provenance"])
-                    features = {key: _member(archive, key) for key in wanted}
+                    features = {key: member(archive, key) for key in wanted}
                     block = Block(tuple(meta["sha256"]), features, meta["provenance"])
             except Exception:  # noqa: BLE001, S112  (damage raises nearly every type; it is computed again)
                 continue
@@ -85,7 +85,7 @@ class BlockFolder:
         found: dict[str, str] = {}
         for path in self._files():
             with suppress(Exception), zipfile.ZipFile(path) as archive:  # as in `read`
-                made_by = json.loads(_member(archive, "meta").tobytes())["provenance"]
+                made_by = json.loads(member(archive, "meta").tobytes())["provenance"]
                 found |= {digest: str(item["configured"]["name"]) for digest, item in made_by.items()}
         return found
 
@@ -108,8 +108,8 @@ class BlockFolder:
         """The basis written down under a key, if there is one and it is whole."""
         try:
             with zipfile.ZipFile(self.folder / f"{key}.basis") as archive:
-                said = json.loads(_member(archive, "said").tobytes())
-                return Basis(said["kind"], said["layout"], _member(archive, "values"))
+                said = json.loads(member(archive, "said").tobytes())
+                return Basis(said["kind"], said["layout"], member(archive, "values"))
         except Exception:  # noqa: BLE001  (as for blocks: it is fitted again)
             return None
 
@@ -118,6 +118,6 @@ class BlockFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _member(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
-    """Read one array; all of its bytes first, since checksums are compared at a member's end alone."""
+def member(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    """Read an array of an `.npz` file; all of its bytes first, since checksums are compared at a member's end alone."""
     return np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)

@@ -54,16 +54,22 @@ class Fit:
                 "them; set its `pooling` to average, or name a `layer` that gives a larger feature map"
             )
         rows = maps.reshape(-1, maps.shape[-1]).astype(np.float64)
-        with _one_thread().limit(limits=1, user_api="blas"):
+        with _one_thread().limit(limits=1, user_api="blas"), np.errstate(invalid="ignore"):  # `basis` looks
             self._count += len(rows)
             self._total = self._total + rows.sum(axis=0)
             self._products = self._products + rows.T @ rows
 
     def basis(self) -> Basis:
-        """What was found, of kind `principal-components`."""
+        """What was found, of kind `principal-components`; raise `EngineError` where a map was not finite."""
         channels = len(self._total)
         kept = min(MOST, channels)
-        spread = self._products / self._count - np.outer(self._total, self._total) / self._count**2
+        with np.errstate(invalid="ignore", over="ignore"):
+            spread = self._products / self._count - np.outer(self._total, self._total) / self._count**2
+        if not np.isfinite(spread).all():
+            raise EngineError(
+                f"{self._name!r} gives NaN or infinite numbers for some images, of which no principal components can "
+                "be fitted: check its weights and its `preprocessing`, or set features.precision to float32"
+            )
         with _one_thread().limit(limits=1, user_api="blas"):
             vectors = np.linalg.eigh(spread).eigenvectors[:, ::-1][:, :kept]
         # A component's sign is arbitrary, and must not hang on the library.
@@ -105,6 +111,7 @@ def pool(outputs: Sequence[Floats], onto: Floats, name: str) -> Floats:
     Returns
     -------
     ndarray of float32, shape (n, components * (components + 1) / 2)
+        A row of NaN for an image of which a map has NaN or infinite numbers, as its average would be.
     """
     if outputs[0].ndim != 4 or outputs[0].shape[-1] != len(onto):
         raise EngineError(
@@ -116,15 +123,18 @@ def pool(outputs: Sequence[Floats], onto: Floats, name: str) -> Floats:
     # Off the diagonal every number stands for two: products of features are then those of the whole matrices.
     weight = np.where(rows == columns, 1.0, np.sqrt(2.0))
     # One thread: products of small matrices are no faster with more, and always sum in the same order.
-    with _one_thread().limit(limits=1, user_api="blas"):
+    with _one_thread().limit(limits=1, user_api="blas"), np.errstate(invalid="ignore", over="ignore"):
         local = [maps.reshape(len(maps), -1, len(onto)) @ onto for maps in outputs]
         descriptors = np.concatenate(local, axis=1).astype(np.float64)
         descriptors -= descriptors.mean(axis=1, keepdims=True)
+        bad = ~np.isfinite(descriptors).all(axis=(1, 2))
+        descriptors[bad] = 0.0  # of these there are no eigenvalues, and the others' are wanted
         values, vectors = np.linalg.eigh(descriptors.transpose(0, 2, 1) @ descriptors)
         spread = vectors * np.sqrt(np.sqrt(np.maximum(values, 0.0)))[:, None]
         found = (spread @ spread.transpose(0, 2, 1))[:, rows, columns] * weight
     lengths: NDArray[np.float64] = np.linalg.norm(found, axis=1, keepdims=True)
     found *= LENGTH / np.where(lengths > 0, lengths, 1.0)  # an image of one colour has no covariance
+    found[bad] = np.nan
     features: Floats = found.astype(np.float32)
     return features
 

@@ -98,6 +98,24 @@ def test_fewer_positions_than_components_and_maps_of_one_colour_are_finite():
     assert not covariance.pool([np.ones((1, 2, 2, 50), np.float32)], onto, "b").any()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_an_image_whose_map_is_not_finite_gets_no_features_and_the_others_theirs(value):
+    onto, whole, some = covariance.components(fitted(maps())), maps(), maps()
+    some[2, 1, 3, 4:8] = value
+    found = covariance.pool([some], onto, "b")
+    assert np.isnan(found[2]).all()
+    others = [0, 1, 3, 4]
+    np.testing.assert_array_equal(found[others], covariance.pool([whole], onto, "b")[others])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_components_of_maps_that_are_not_finite(value):
+    some = maps()
+    some[2, 1, 3, 4] = value
+    with pytest.raises(EngineError, match=r"'b' gives NaN or infinite numbers for some images.*`preprocessing`"):
+        fitted(maps(), some)
+
+
 @pytest.mark.parametrize("shape", [(3, 8), (3, 1, 1, 8)])
 def test_what_has_no_positions_is_refused(shape):
     with pytest.raises(

@@ -219,6 +219,14 @@ def test_a_comparison_on_the_command_line(images, tmp_path, stackcls):
     assert stackcls("report", *reports)[1] == "\n".join(out.splitlines()[:5]) + "\n"
 
 
+@pytest.mark.parametrize("changes", [{"unfreeze": "conv2d_99"}, {"multipliers": {"conv2d_99": 0.1}}])
+def test_a_comparison_finds_a_wrong_layer_before_anything_learns(images, tmp_path, changes):
+    settings = tuning(images, tmp_path / "a", **changes)
+    with pytest.raises(ConfigError, match=f"finetune.{next(iter(changes))}: 'conv2d_99' is not .* or a layer"):
+        finetune.compare(settings, "mini_vgg")
+    assert not (tmp_path / "a").exists()
+
+
 def test_photos_that_cannot_be_read_are_listed(tmp_path, stackcls):
     images = write_photos(tmp_path / "photos", 24)
     for path in itertools.chain(*((images / name).glob("1*.png") for name in ("red", "blue"))):

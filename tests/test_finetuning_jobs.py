@@ -1,18 +1,23 @@
 """Which network a fine-tuning begins with, and what it never replaces."""
 
+from pathlib import Path
+
 import pytest
 
 from stackcls import config
 from stackcls.backbones import bundled_file
 from stackcls.errors import ConfigError, WeightsError
 from stackcls.finetuning import jobs
+from stackcls.finetuning.checkpoints import Checkpoint
 from stackcls.listener import Silent
 from stackcls.listing import hash_all
+from stackcls.printable import printable
+from stackcls.report import curves
 from stackcls.settings import Limits
 from stackcls.sources import scan
 from stackcls.stages import finetune
 from tests.conftest import write_photos
-from tests.test_finetuning_parts import tuned
+from tests.test_finetuning_parts import epochs, tuned
 
 
 @pytest.fixture
@@ -104,6 +109,45 @@ def test_what_decides_the_outcome_decides_the_digest(photos):
     digests += [job(photos, "mini_resnet").digest]
     (photos / "red/00.png").write_bytes((photos / "blue/00.png").read_bytes())
     assert len({first, *digests, job(photos, "mini_vgg").digest}) == len(digests) + 2
+
+
+def test_what_slows_the_network_down_is_not_said_of_one_from_scratch(photos):
+    given = {"head": 2.0, "backbone": 0.001, "conv2d_5": 0.1}
+    chosen, listing = settings(photos, multipliers=given), hash_all(scan(photos), Silent(), Limits())
+    found = {
+        made.name: made.tuning.multipliers for made in jobs.make_all(chosen, "mini_vgg", "m", listing, True, Silent())
+    }
+    assert found == {"m-scratch": {"head": 2.0}, "m-head": given, "m-tuned": given}
+
+
+def test_images_of_both_kinds_share_the_memory(photos):
+    made = job(photos, "mini_vgg", memory=1, share=0.9, validation=0.3)
+    side = int((2**20 / 3 / len(made.plan.train)) ** 0.5)
+    train, validation = (labelled.pictures for labelled in finetune._sets(made, side))
+    assert (train.kept, validation.kept) == (True, False)
+    assert len(validation) * side * side * 3 < 2**20, "it would fit alone"
+    assert train.n_bytes + validation.n_bytes <= 2**20
+    train, validation = (labelled.pictures for labelled in finetune._sets(made, round(1.1 * side)))
+    assert (train.kept, validation.kept) == (False, True), "what the first do not take is left to the second"
+
+
+@pytest.mark.parametrize("folder", ["artifacts", "a, b: {c} # d", "猫 \u202e"])
+def test_the_entry_that_is_printed_is_read_from_any_folder(photos, tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    chosen = config.build({"images": str(photos), "artifacts": folder})
+    listing = hash_all(scan(photos), Silent(), Limits())
+    made = jobs.make(chosen, "mini_vgg", None, listing, True, Silent())
+    done = Checkpoint("", epochs(1), 1, {}, [], [], [])
+    report = finetune._report(made, done, 0.5, 9, {"preprocessing": "tf", "pooling": "max"})
+    said = curves.summary(report)
+    assert said == "\n".join(map(printable, said.split("\n")))
+    (tmp_path / "other").mkdir()
+    lines = said.splitlines()
+    (tmp_path / "other/pipeline.yaml").write_text("\n".join(["features:", "  backbones:", f"  {lines[-1]}"]), "utf-8")
+    (entry,) = config.read(tmp_path / "other/pipeline.yaml").features.backbones
+    assert (entry.name, entry.preprocessing, entry.pooling) == ("mini_vgg-tuned", "tf", ("max",))
+    assert Path(entry.model) == tmp_path / folder / "finetune/mini_vgg-tuned/model.keras"
+    assert report.entry["model"] == str(entry.model)
 
 
 @pytest.mark.parametrize("tuning", [{"start": "random"}, {"unfreeze": "none"}])

@@ -85,6 +85,22 @@ def test_a_layer_that_is_not_there(networks, key):
         pass
 
 
+def test_a_network_that_ends_in_its_largest_values_learns_from_those(networks, tmp_path):
+    import keras
+
+    whole = keras.saving.load_model(backbones.bundled_file("mini_vgg"), compile=False)
+    pooled = keras.Model(whole.input, keras.layers.GlobalMaxPooling2D()(whole.output))
+    pooled.save(tmp_path / "max.keras")
+    entry = {"name": "user", "model": str(tmp_path / "max.keras"), "preprocessing": "tf"}
+    with built(networks, name=entry) as network:
+        before_head = keras.Model(network.model.input, network.model.get_layer("head").input)
+        np.testing.assert_allclose(before_head(images()), pooled(images()), rtol=1e-5, atol=1e-5)
+        assert network.backbone.output_shape == whole.output_shape
+        assert network.entry == {"preprocessing": "tf", "pooling": "max"}
+    with built(networks) as network:
+        assert network.entry == {"preprocessing": "tf"}
+
+
 def test_narrow_arithmetic_learns_and_is_kept_in_full(networks):
     with built(networks, precision="bfloat16", rate=0.1) as network, built(networks) as full:
         convolutions = [layer for layer in network.running.layers if layer.name.startswith("conv")]

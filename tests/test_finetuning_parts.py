@@ -173,10 +173,21 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
         [*weights, np.int64(7), weights[0]], [*found.weights, *found.optimizer, *found.best_weights], strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
-    content = (tmp_path / "c.npz").read_bytes()
-    (tmp_path / "c.npz").write_bytes(content[: len(content) // 2])
-    assert checkpoints.load(tmp_path / "c.npz") is None
     assert checkpoints.load(tmp_path / "none.npz") is None
+
+
+def test_of_a_damaged_checkpoint_nothing_is_taken(tmp_path):
+    path, weights = tmp_path / "c.npz", [np.arange(6, dtype=np.float32)]
+    checkpoints.save(Checkpoint("abc", epochs(1), 1, {}, weights, [], weights), path)
+    content = path.read_bytes()
+    for end in (0, 1, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:end])
+        assert checkpoints.load(path) is None
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+        found = checkpoints.load(path)  # a flipped date, say, changes nothing
+        assert found is None or (found.digest, found.history, found.best) == ("abc", epochs(1), 1)
+        assert found is None or all(np.array_equal(*pair) for pair in zip(found.weights, weights, strict=True))
 
 
 def tuned(name="a|b", **changes):

@@ -10,7 +10,11 @@ from stackcls.options import model_from, model_option, shared_options, show, str
 from stackcls.printable import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stackcls.explaining import Method
+    from stackcls.stages.explain import Explained
+    from stackcls.stages.visualise import Drawn
 
 
 @click.command()
@@ -57,19 +61,23 @@ def explain(
     path, chosen = model_from(model_path, config, overrides, artifacts)
     folder = output or Artifacts(path.parent).explanations
     console = Console()
+    failed: Sequence[Explained | Drawn]
     if layer or dream:
         look = visualise.feature_maps if layer else visualise.dream
         wanted = layer or dream or ""
         drawn = look(inputs, path, folder, wanted, backbone=backbone, features=chosen, listener=console)
-        shown, errors = visualise.WRITERS[form](drawn), {item.path for item in drawn if item.error}
+        shown, failed = visualise.WRITERS[form](drawn), [item for item in drawn if item.error]
     else:
         how = cast("Method", method or "occlusion")
         found = explaining.run(inputs, path, folder, asked=asked, method=how, features=chosen, listener=console)
-        shown, errors = explaining.WRITERS[form](found), {item.path for item in found if item.error}
+        shown, failed = explaining.WRITERS[form](found), [item for item in found if item.error]
     show(shown)
-    if errors:
-        console.warn(f"{len(errors)} of {counted(len(inputs), 'image')} could not be read")
-    return FAILED if strict and errors else DONE
+    unwritten = [item for item in failed if item.unwritten]
+    if unread := {item.path for item in failed if not item.unwritten}:
+        console.warn(f"{len(unread)} of {counted(len(inputs), 'image')} could not be read")
+    if unwritten:
+        console.warn(f"{counted(len(unwritten), 'picture')} could not be written: {unwritten[0].error}")
+    return FAILED if unwritten or (strict and unread) else DONE
 
 
 def _check(

@@ -1,8 +1,8 @@
 """What a fine-tuning is to do: which network, from which weights, on which images, under which name."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stackcls import backbones, loading
 from stackcls.artifacts import Finetuned
@@ -14,12 +14,8 @@ from stackcls.listing import Listing
 from stackcls.settings import BackboneEntry, FinetuneSettings, Settings
 
 NO_FILES = frozenset({"imagenet", "random"})
-# Of a comparison; what is not said here is as the settings have it.
-WAYS: Mapping[str, Mapping[str, str]] = {
-    "scratch": {"start": "random", "unfreeze": "all"},
-    "head": {"unfreeze": "none"},
-    "tuned": {},
-}
+HEAD, BACKBONE = "head", "backbone"  # what `finetune.multipliers` can name beside layers
+WAYS = ("scratch", "head", "tuned")  # of a comparison
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,11 @@ class Job:
         return "random" if self.fresh else weights if weights in NO_FILES else Path(weights).name
 
     @property
+    def names_layers(self) -> bool:
+        """Whether the settings name layers, of which only the network itself knows whether it has them."""
+        return bool({self.tuning.unfreeze, *self.tuning.multipliers} - {"all", "none", HEAD, BACKBONE})
+
+    @property
     def digest(self) -> str:
         """SHA-256 of all that decides the outcome."""
         said = self.tuning.model_dump(mode="json", exclude={"memory", "start"})
@@ -104,15 +105,24 @@ def make_all(
         )
     return [
         make(
-            settings.model_copy(update={"finetune": tuning.model_copy(update=dict(changes))}),
+            settings.model_copy(update={"finetune": tuning.model_copy(update=_changes(tuning, way))}),
             backbone,
             f"{name or backbone}-{way}",
             listing,
             offline,
             listener,
         )
-        for way, changes in WAYS.items()
+        for way in WAYS
     ]
+
+
+def _changes(tuning: FinetuneSettings, way: str) -> dict[str, Any]:
+    """In what one way of a comparison differs from the settings, which are those of the fine-tuning."""
+    if way == "scratch":
+        # How much slower than the head a network learns that has learned before says nothing of one that has not.
+        head = {name: value for name, value in tuning.multipliers.items() if name == HEAD}
+        return {"start": "random", "unfreeze": "all", "multipliers": head}
+    return {"unfreeze": "none"} if way == "head" else {}
 
 
 def _entry(settings: Settings, backbone: str) -> tuple[BackboneEntry, bool]:

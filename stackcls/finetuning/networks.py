@@ -4,7 +4,7 @@ Imports Keras, so it is imported when training begins.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls import seen
-from stackcls.backbones import PREPROCESSING, Located
+from stackcls.backbones import PLAIN, PREPROCESSING, Located
 from stackcls.engines import keras_models
 from stackcls.errors import ConfigError
 from stackcls.files import replacing
+from stackcls.finetuning.jobs import BACKBONE, HEAD
 from stackcls.settings import AugmentSettings, FinetuneSettings
 
-HEAD, BACKBONE = "head", "backbone"
 # Of the rate, which is the head's: a deep network cannot learn as fast, and what it has learned before even less so.
 FROM_RANDOM, LEARNED_BEFORE = 0.1, 0.03
 MOMENTUM = 0.9  # Keras's 0.99 forgets the random start only after some hundred batches, and here an epoch has few
 NAMED = 12  # layers, in messages
+POOLINGS = {PLAIN: keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
 Tensor = Any
 Weights = list[NDArray[Any]]
@@ -45,8 +46,8 @@ class Network:
         That with pooling and head, compiled.
     preprocess : callable
         From float32 RGB in 0..255 to what the backbone takes.
-    preprocessing : str
-        Its name, as `features.backbones` takes it for a saved model.
+    entry : mapping of str to str
+        What an entry of `features.backbones` must say for the saved backbone to give what the head learned from.
     input_size : int
         Side length in pixels.
     learned : int
@@ -57,7 +58,7 @@ class Network:
     running: keras.Model
     model: keras.Model
     preprocess: Callable[[Tensor], Tensor]
-    preprocessing: str
+    entry: Mapping[str, str]
     input_size: int
     learned: int
 
@@ -108,8 +109,7 @@ def built(
     """
     keras.utils.set_random_seed(settings.seed)
     pooled, preprocess, size = keras_models.build(located.backbone, located.weights)
-    last, pools = pooled.layers[-1], (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
-    output = last.input if isinstance(last, pools) else pooled.output
+    output, pooling = _before_pooling(pooled)
     backbone = keras.Model(pooled.input, output, name=name)
     keras.utils.set_random_seed(settings.seed)  # the head's start does not hang on how the backbone was made
     if fresh:
@@ -122,7 +122,7 @@ def built(
     head = keras.layers.Dense(n_classes, dtype="float32", name="head")
     output = running.output
     if len(output.shape) == 4:
-        output = keras.layers.GlobalAveragePooling2D(dtype="float32")(output)
+        output = POOLINGS[pooling or PLAIN](dtype="float32")(output)
     model = keras.Model(running.input, head(keras.layers.Dropout(settings.dropout)(output)))
     rates |= dict.fromkeys((id(one) for one in head.variables), settings.multipliers.get(HEAD, 1.0))
     optimizer = _PartRates(_schedule(settings.rate, *steps), [rates[id(one)] for one in model.trainable_variables])
@@ -130,10 +130,26 @@ def built(
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
     optimizer.build(model.trainable_variables)
     learned = sum(int(np.prod(one.shape)) for one in model.trainable_variables)
+    entry = {"preprocessing": preprocessing_name(preprocess), **({"pooling": pooling} if pooling == "max" else {})}
     try:
-        yield Network(backbone, running, model, preprocess, preprocessing_name(preprocess), size, learned)
+        yield Network(backbone, running, model, preprocess, entry, size, learned)
     finally:
         keras.backend.clear_session()
+
+
+def check_layers(located: Located, settings: FinetuneSettings) -> None:
+    """Raise `ConfigError` where the settings name a layer that a backbone does not have, and train nothing."""
+    pooled, _, _ = keras_models.build(located.backbone, located.weights)
+    output, _ = _before_pooling(pooled)
+    _choose_what_learns(keras.Model(pooled.input, output), settings, from_random=False)
+    keras.backend.clear_session()
+
+
+def _before_pooling(model: keras.Model) -> tuple[Tensor, str | None]:
+    """What a network gives before a pooling that it ends in, and which one that is."""
+    last = model.layers[-1]
+    pooling = next((name for name, layer in POOLINGS.items() if isinstance(last, layer)), None)
+    return last.input if pooling else model.output, pooling
 
 
 def bfloat16_pays() -> bool:

@@ -37,12 +37,15 @@ class Pictures:
         Images that could not be read so far, and why.
     kept : bool
         Whether all are kept in memory once they are decoded.
+    n_bytes : int
+        What that takes; 0 where they are not kept.
     """
 
     def __init__(self, inputs: Sequence[ImageInput], size: int, limits: Limits, memory: int) -> None:
         self._inputs, self._size, self._limits = inputs, size, limits
         self.kept = len(inputs) * size * size * 3 <= memory
         self._pixels = np.empty((len(inputs) if self.kept else 0, size, size, 3), np.uint8)
+        self.n_bytes = self._pixels.nbytes
         self._tried = np.zeros(len(inputs), dtype=bool)
         self._bad = np.zeros(len(inputs), dtype=bool)
         self.failures: dict[str, str] = {}

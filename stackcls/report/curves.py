@@ -1,10 +1,11 @@
 """Fine-tunings side by side, as text and as a picture."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import yaml
 from PIL import Image
 
 from stackcls.files import replacing
@@ -13,6 +14,7 @@ from stackcls.report.tables import comma_separated, percent, table
 from stackcls.report.tuned import Epoch, Tuned
 
 LONGEST = 30
+ENDLESS = 1_000_000  # a line of YAML is not to be broken
 TITLE = "stackcls training curves"
 
 
@@ -38,7 +40,6 @@ def side_by_side(runs: Sequence[Tuned]) -> str:
 
 def summary(run: Tuned) -> str:
     """One run: its table, what the figures are, and how to stack it."""
-    entry = ", ".join(f"{key}: {value}" for key, value in run.entry.items())
     if run.n_rest:
         use = f"{run.n_rest} were left out, and a stack with this backbone is fitted and scored on those alone."
     else:
@@ -49,9 +50,16 @@ def summary(run: Tuned) -> str:
         f"{run.n_train} images were learned from, {run.n_validation} told which epoch was best. {use}",
         "",
         "features.backbones:",
-        printable(f"  - {{{entry}}}"),
+        f"  - {_in_yaml(run.entry)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _in_yaml(entry: Mapping[str, str]) -> str:
+    """One line that YAML reads back as it was, with escapes where a terminal would act on it."""
+    plain = all(value == printable(value) for value in entry.values())
+    said = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, allow_unicode=plain, width=ENDLESS)
+    return str(said).rstrip()
 
 
 def history_csv(history: Sequence[Epoch]) -> str:

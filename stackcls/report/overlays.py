@@ -15,7 +15,7 @@ from stackcls.files import replacing
 from stackcls.report import pictures
 
 MARK = "stackcls explanation"
-LONGEST_NAME = 40  # with all that is added to it, a name fits every file system
+LONGEST_NAME = 40  # bytes: with all that is added to it, a name fits every file system
 SMOOTH = 0.03  # of a map's side
 COLOURS = "inferno"
 OPAQUE = 0.65
@@ -92,9 +92,14 @@ def targets(stems: Sequence[str], folder: Path) -> list[Path]:
 
 def short(stem: str) -> str:
     """The beginning of a name, to which something is to be added."""
-    return stem[:LONGEST_NAME]
+    return _cut(stem, LONGEST_NAME)
+
+
+def _cut(text: str, size: int) -> str:
+    """So many bytes of a name at most, as file systems count, and whole characters; half ones are none."""
+    return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
 def _plain(stem: str) -> str:
     """A name of letters, digits, dots and dashes; names of files and layers come from elsewhere."""
-    return re.sub(r"[^\w.-]", "_", stem)[: 3 * LONGEST_NAME].lstrip(".") or "_"
+    return _cut(re.sub(r"[^\w.-]", "_", stem), 3 * LONGEST_NAME).lstrip(".") or "_"

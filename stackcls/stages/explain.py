@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stackcls import modelfile
-from stackcls.errors import UnreadableImage
+from stackcls.errors import UnreadableImage, WriteError
 from stackcls.explaining import Explainer, Explanation, Method, check_class
 from stackcls.extraction import as_input
 from stackcls.listener import Listener, Silent
@@ -39,7 +39,9 @@ class Explained:
     picture : str or None
         The file that was written.
     error : str or None
-        A sentence, for an image that could not be read.
+        A sentence, for an image that could not be read, or a picture that could not be written.
+    unwritten : bool
+        Whether it is the latter.
     """
 
     path: str
@@ -51,6 +53,7 @@ class Explained:
     random: float | None
     picture: str | None
     error: str | None
+    unwritten: bool = False
 
 
 def run(
@@ -103,8 +106,7 @@ def run(
             if isinstance(found, UnreadableImage):
                 result.append(Explained(name, None, None, None, {}, None, None, None, found.reason))
             else:
-                _save(found, target)
-                result.append(_explained(found, target))
+                result.append(_drawn(found, target))
             advance(1)
     return result
 
@@ -121,8 +123,12 @@ def _save(found: Explanation, target: Path) -> None:
     pictures.save_sheet(rows, target, heading=printable(heading), inches=INCHES, mark=overlays.MARK)
 
 
-def _explained(found: Explanation, target: Path) -> Explained:
+def _drawn(found: Explanation, target: Path) -> Explained:
     plain = (found.path, found.label, found.probability, found.explained, dict(found.shares))
+    try:
+        _save(found, target)
+    except WriteError as error:  # what was found out of this image and the others is not to be lost
+        return Explained(*plain, found.deletion, found.random, None, str(error), unwritten=True)
     return Explained(*plain, found.deletion, found.random, str(target), None)
 
 
@@ -134,7 +140,7 @@ def to_table(found: Sequence[Explained]) -> str:
             rows.append([item.path, f"error: {item.error}", "", "", "", "", ""])
             continue
         scores = [f"{item.probability:.3f}", item.explained or "", f"{item.deletion:.3f}", f"{item.random:.3f}"]
-        rows.append([item.path, item.label or "", *scores, item.picture or ""])
+        rows.append([item.path, item.label or "", *scores, item.picture or f"error: {item.error}"])
     return tables.table(["image", "label", "probability", "explained", "deletion", "random", "picture"], rows) + "\n"
 
 

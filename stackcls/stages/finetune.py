@@ -1,7 +1,7 @@
 """`stackcls finetune`: one backbone trained further on a share of the images, as an entry of `features.backbones`."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -97,12 +97,24 @@ def compare(
     picture = settings.files.comparison(name or backbone)
     if picture.exists() and not curves.is_ours(picture):
         raise ConfigError(f"{picture}: is there, and no picture of training curves; give another --name")
+    tuned = made[-1]
+    if tuned.names_layers:
+        _check_layers(tuned)  # its turn comes last, hours from now
     runs = []
     for job in made:
         listener.say(f"{job.name}:")
         runs.append(_run(job, replace, listener))
     curves.save(runs, picture)
     return runs, picture
+
+
+def _check_layers(job: Job) -> None:
+    from stackcls.engines.graphs import import_tensorflow
+
+    import_tensorflow()  # without its greeting
+    from stackcls.finetuning import networks
+
+    networks.check_layers(job.located, job.tuning)
 
 
 def _run(job: Job, replaces: bool, listener: Listener) -> Tuned:
@@ -169,9 +181,7 @@ def _train(job: Job, start: Checkpoint, lock: locks.Lock, listener: Listener) ->
     token = job.digest[: seen.DIGITS]
     steps = n_steps, n_steps * tuning.epochs
     with networks.built(job.located, job.fresh, len(plan.classes), tuning, seen.mark(token), steps) as network:
-        train_set, validation = (
-            _labelled(job, part, network.input_size, tuning.memory * MIB) for part in (plan.train, plan.validation)
-        )
+        train_set, validation = _sets(job, network.input_size)
         with closing(EventLog(job.files.logs, start.history)) as logs:
             done = learning.train(network, train_set, validation, tuning, start, job.files.checkpoint, logs, listener)
         accuracy, failures = None, done.failures
@@ -182,7 +192,7 @@ def _train(job: Job, start: Checkpoint, lock: locks.Lock, listener: Listener) ->
             failures = {**failures, **rest.pictures.failures}
         lock.verify()
         done = dataclasses.replace(done, failures=failures)
-        report = _report(job, done, accuracy, network.learned, network.preprocessing)
+        report = _report(job, done, accuracy, network.learned, network.entry)
         with together(first=job.files.model, last=job.files.report):
             networks.save(network, job.files.model, _saw(job), token)
             write_text(job.files.history, curves.history_csv(report.history))
@@ -190,6 +200,13 @@ def _train(job: Job, start: Checkpoint, lock: locks.Lock, listener: Listener) ->
             report.save(job.files.report)
     job.files.checkpoint.unlink(missing_ok=True)
     return report
+
+
+def _sets(job: Job, size: int) -> tuple[Labelled, Labelled]:
+    """What is learned from, and what tells the best epoch; those of which all fit share the memory."""
+    memory = job.tuning.memory * MIB
+    train = _labelled(job, job.plan.train, size, memory)
+    return train, _labelled(job, job.plan.validation, size, memory - train.pictures.n_bytes)
 
 
 def _labelled(job: Job, entries: Sequence[ImageEntry], size: int, memory: int) -> Labelled:
@@ -207,8 +224,8 @@ def _saw(job: Job) -> NDArray[np.uint64]:
     return np.union1d(seen.short_hashes(mine), np.empty(0, np.uint64) if before is None else before)
 
 
-def _report(job: Job, done: Checkpoint, accuracy: float | None, learned: int, preprocessing: str) -> Tuned:
-    said = job.tuning.model_dump(mode="json", exclude={"memory", "start", "unfreeze"})
+def _report(job: Job, done: Checkpoint, accuracy: float | None, learned: int, said: Mapping[str, str]) -> Tuned:
+    how = job.tuning.model_dump(mode="json", exclude={"memory", "start", "unfreeze"})
     return Tuned(
         name=job.name,
         backbone=job.backbone,
@@ -223,9 +240,9 @@ def _report(job: Job, done: Checkpoint, accuracy: float | None, learned: int, pr
         accuracy=accuracy,
         learned=learned,
         seconds=sum(epoch.seconds for epoch in done.history),
-        entry={"name": job.name, "model": job.files.model.as_posix(), "preprocessing": preprocessing},
+        entry={"name": job.name, "model": job.files.model.absolute().as_posix(), **said},
         digest=job.digest,
-        settings={key: str(value) for key, value in said.items()},
+        settings={key: str(value) for key, value in how.items()},
         created_with=created_with(),
         rejected={**job.listing.rejected, **done.failures},
     )

@@ -1,8 +1,9 @@
 """A look into a model's networks: what a layer gives for an image, and what it responds to most."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackcls import extraction, images, modelfile
-from stackcls.errors import ConfigError, UnreadableImage
+from stackcls.backbones import Located
+from stackcls.errors import ConfigError, UnreadableImage, WriteError
 from stackcls.extraction import Loaded
 from stackcls.listener import Listener, Silent
 from stackcls.printable import printable
@@ -28,13 +30,27 @@ INCHES = 1.2
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture of one layer; `path` is the image that it was made from, None for one that was made from noise."""
+    """A picture of one layer.
+
+    Attributes
+    ----------
+    path : str or None
+        The image that it was made from; None for one that was made from noise.
+    backbone, layer : str
+    picture : str or None
+        The file that was written.
+    error : str or None
+        A sentence, for an image that could not be read, or a picture that could not be written.
+    unwritten : bool
+        Whether it is the latter.
+    """
 
     path: str | None
     backbone: str
     layer: str
     picture: str | None
     error: str | None
+    unwritten: bool = False
 
 
 def feature_maps(
@@ -59,7 +75,7 @@ def feature_maps(
         The folder for the pictures, one `.png` per image and backbone.
     layer : str
     backbone : str, optional
-        By default every backbone that has such a layer.
+        By default every backbone that has such a layer; once, however many matrices are made of its maps.
     features : FeatureSettings, optional
         What one image may cost.
     listener : Listener, optional
@@ -85,8 +101,8 @@ def feature_maps(
                     result.append(Drawn(path, network.name, layer, None, loaded.reason))
                     continue
                 pixels = loaded[Frame(network.input_size)]
-                _save_maps(pixels, network.feature_maps(layer, pixels), f"{network.name}: {layer}", target)
-                result.append(Drawn(path, network.name, layer, str(target), None))
+                save = partial(_save_maps, pixels, network.feature_maps(layer, pixels), f"{network.name}: {layer}")
+                result.append(_drawn(Drawn(path, network.name, layer, str(target), None), save))
             advance(1)
     return result
 
@@ -135,9 +151,17 @@ def dream(
                     result.append(Drawn(path, network.name, wanted, None, loaded.reason))
                     continue
                 start = loaded[Frame(network.input_size)] if loaded else None
-                overlays.save_png(network.dream(layer, unit, start, seed, advance), target, overlays.MARK)
-                result.append(Drawn(path, network.name, wanted, str(target), None))
+                save = partial(overlays.save_png, network.dream(layer, unit, start, seed, advance), mark=overlays.MARK)
+                result.append(_drawn(Drawn(path, network.name, wanted, str(target), None), save))
     return result
+
+
+def _drawn(picture: Drawn, save: Callable[[Path], None]) -> Drawn:
+    try:
+        save(Path(picture.picture or ""))
+    except WriteError as error:  # the other pictures are not to be lost
+        return replace(picture, picture=None, error=str(error), unwritten=True)
+    return picture
 
 
 def _layer_and_unit(wanted: str) -> tuple[str, int | None]:
@@ -157,10 +181,22 @@ def _networks(model_path: Path, layer: str, backbone: str | None, option: str) -
     names = [item.backbone.name for item in located]
     if backbone is not None and backbone not in names:
         raise ConfigError(f"--backbone: {backbone!r} is not in {model_path}; it has {', '.join(names)}")
-    built = [Network(item) for item in located if backbone in (None, item.backbone.name)]
+    built = [Network(item) for item in _different([item for item in located if backbone in (None, item.backbone.name)])]
     if having := [network for network in built if layer in network]:
         return having
     raise ConfigError(f"{option}: no layer {layer!r}; {'; '.join(network.unknown(layer) for network in built)}")
+
+
+def _different(located: Sequence[Located]) -> list[Located]:
+    """One matrix of each network; rather one that is pooled by a layer of Keras's, which can be looked at too."""
+    found: dict[object, Located] = {}
+    for item in located:
+        # Looked into is a network in float32, and before what a matrix makes of it.
+        bare = replace(item.identity, pooling="", views="", precision="", basis="")
+        key = bare, item.backbone.weights == "imagenet"  # which Keras builds otherwise than from a file
+        if key not in found or found[key].backbone.pooling == "covariance":
+            found[key] = item
+    return list(found.values())
 
 
 def _loaded(
