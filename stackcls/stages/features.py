@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackcls import backbones, calibration, computation, engines, loading, locks, seen, sources, storewriter
+from stackcls import backbones, calibration, computation, engines, loading, locks, sources, storewriter
 from stackcls.assembly import Assembly
 from stackcls.backbones import Backbone, Located
 from stackcls.blocks import BlockFolder
@@ -276,7 +276,7 @@ def _write_store(
     bases |= {item.backbone.name: item.basis for item in located}
     # By the weights, since it is them that were fine-tuned; their file may be gone where a matrix is only kept.
     saw = {info.identity.weights: info.seen for info in (old.matrices if old else {}).values()}
-    saw |= {item.identity.weights: seen.read(item.weights) for item in located if item.weights is not None}
+    saw |= {item.identity.weights: item.seen for item in located}
     matrices = {
         name: dataclasses.replace(assembly.info(identity), basis=bases[name], seen=saw.get(identity.weights))
         for name, identity in identities.items()
