@@ -203,16 +203,13 @@ def prepare(
     def prepare_one(item: Located) -> tuple[Extractor, Mapping[str, str]]:
         runs = chosen[item.identity.precision]
         try:
-            extractor = runs.prepare(item, batch_size)
+            return _unchanged(item, runs.prepare(item, batch_size)), runs.provenance()
         except EngineError as error:
             if engine != "auto" or item.identity.precision == "int8":
                 raise
             runs = engines.choose("tensorflow", item.identity.precision).engine
             listener.warn(f"{error}; {item.backbone.name} runs on tensorflow")
-            extractor = runs.prepare(item, batch_size)
-        if item.seen is not None and item.weights is not None:
-            check_unchanged(item.weights, item.identity.weights)
-        return extractor, runs.provenance()
+            return _unchanged(item, runs.prepare(item, batch_size)), runs.provenance()
 
     networks: dict[object, Located] = {}
     for item in located:
@@ -233,6 +230,13 @@ def prepare(
         batch_size,
         {name: provenance for name, (*_, provenance) in ready.items()},
     )
+
+
+def _unchanged(item: Located, extractor: Extractor) -> Extractor:
+    """What was made of a fine-tuned network, if its file is still the one whose record was read."""
+    if item.seen is not None and item.weights is not None:
+        check_unchanged(item.weights, item.identity.weights)
+    return extractor
 
 
 def _network(item: Located) -> object:

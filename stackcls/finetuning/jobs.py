@@ -89,7 +89,8 @@ def make(
     chosen = settings.features.model_copy(update={"backbones": (entry,), **as_it_is})
     settings = settings.model_copy(update={"features": chosen})
     located = loading.locate(backbones.resolve(chosen), settings, offline, listener)[0]
-    return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning, settings.cv.holdout))
+    before = None if fresh else located.seen
+    return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning, settings.cv.holdout, before))
 
 
 def make_all(

@@ -70,6 +70,8 @@ class Tuned:
         Library versions.
     rejected : mapping of str to str
         Images that could not be read, and why.
+    notes : list of str
+        Which labelled images were in no part, and why.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Tuned:
     settings: Mapping[str, str]
     created_with: Mapping[str, str]
     rejected: Mapping[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     kind: str = KIND
     format: int = FORMAT
 

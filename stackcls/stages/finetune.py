@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import locks, seen, sources
+from stackcls import loading, locks, seen, sources
 from stackcls.artifacts import Finetuned
 from stackcls.errors import ConfigError, SourceError
 from stackcls.extraction import ImageInput
@@ -165,10 +165,14 @@ def _train(job: Job, start: Checkpoint, lock: locks.Lock, listener: Listener) ->
         f"{len(plan.train)} images of {len(plan.classes)} classes to learn from, {len(plan.validation)} to tell the "
         f"best epoch, {len(plan.rest)} left out"
     )
+    for note in plan.notes:
+        listener.warn(note)
     n_steps = -(-len(plan.train) // tuning.batch_size)
     token = job.digest[: seen.DIGITS]
     steps = n_steps, n_steps * tuning.epochs
     with networks.built(job.located, job.fresh, len(plan.classes), tuning, seen.mark(token), steps) as network:
+        if job.located.weights is not None:
+            loading.check_unchanged(job.located.weights, job.located.identity.weights)
         train_set, validation = (
             _labelled(job, part, network.input_size, tuning.memory * MIB) for part in (plan.train, plan.validation)
         )
@@ -203,7 +207,7 @@ def _labelled(job: Job, entries: Sequence[ImageEntry], size: int, memory: int) -
 def _saw(job: Job) -> NDArray[np.uint64]:
     """Images that decided the weights, also before this run."""
     mine = [job.listing.sha256[entry.path] for entry in (*job.plan.train, *job.plan.validation)]
-    before = seen.read(job.located.weights) if job.located.weights is not None and not job.fresh else None
+    before = None if job.fresh else job.located.seen
     return np.union1d(seen.short_hashes(mine), np.empty(0, np.uint64) if before is None else before)
 
 
@@ -218,6 +222,7 @@ def _report(job: Job, done: Checkpoint, accuracy: float | None, learned: int, pr
         n_train=len(job.plan.train),
         n_validation=len(job.plan.validation),
         n_rest=len(job.plan.rest),
+        notes=list(job.plan.notes),
         history=list(done.history),
         best=done.best,
         accuracy=accuracy,
