@@ -93,7 +93,7 @@ def built(
     n_classes : int
     settings : FinetuneSettings
     name : str
-        Of the backbone that will be saved.
+        Of the backbone that will be saved, and of its input.
     steps : (int, int)
         Batches of the first epoch, and of all.
 
@@ -114,6 +114,9 @@ def built(
     keras.utils.set_random_seed(settings.seed)  # the head's start does not hang on how the backbone was made
     if fresh:
         backbone = keras.models.clone_model(backbone)
+    for layer in _leaves(backbone):
+        if isinstance(layer, keras.layers.InputLayer):
+            layer.name = name  # which a model made of this one's tensors keeps, though it has another name itself
     running = backbone
     if (settings.precision == "bfloat16") or (settings.precision == "auto" and bfloat16_pays()):
         running = keras_models.in_precision(backbone, "bfloat16")
