@@ -18,7 +18,7 @@ from stackcls import seen
 from stackcls.backbones import PREPROCESSING, Located
 from stackcls.engines import keras_models
 from stackcls.errors import ConfigError
-from stackcls.files import replacing
+from stackcls.files import digest_file, replacing
 from stackcls.settings import AugmentSettings, FinetuneSettings
 
 HEAD, BACKBONE = "head", "backbone"
@@ -150,8 +150,8 @@ def bfloat16_pays() -> bool:
     return any(item.get("compute_capability", (0, 0)) >= (8, 0) for item in details)
 
 
-def save(network: Network, target: Path, hashes: NDArray[np.uint64], token: str) -> None:
-    """Write the backbone without its head, with the record of the images that it saw, whole or not at all."""
+def save(network: Network, target: Path, hashes: NDArray[np.uint64], token: str) -> str:
+    """Write the backbone without its head, with the record of what it saw, whole or not at all; return its SHA-256."""
     backbone = network.backbone
     backbone.set_weights(network.running.get_weights())
     backbone.trainable = True
@@ -160,6 +160,7 @@ def save(network: Network, target: Path, hashes: NDArray[np.uint64], token: str)
         backbone.save(saved)
         with replacing(target) as temporary:
             seen.write(saved, temporary, hashes, token)
+            return digest_file(temporary)
 
 
 class Augmentation:

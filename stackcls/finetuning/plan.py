@@ -42,10 +42,19 @@ class Plan:
 
     def digest(self, listing: Listing, said: Mapping[str, Any]) -> str:
         """SHA-256 of what decides the outcome: the parts that are learned from, and what else is said."""
-        parts = [
-            [[listing.sha256[entry.path], entry.label] for entry in part] for part in (self.train, self.validation)
-        ]
-        return hashlib.sha256(json.dumps([parts, said], sort_keys=True).encode()).hexdigest()
+        return _digest([[_labelled(part, listing) for part in (self.train, self.validation)], said])
+
+    def rest_digest(self, listing: Listing) -> str:
+        """SHA-256 of what is left out, which decides no weight, but the accuracy."""
+        return _digest(sorted(_labelled(self.rest, listing)))
+
+
+def _labelled(part: Iterable[ImageEntry], listing: Listing) -> list[list[str]]:
+    return [[listing.sha256[entry.path], entry.label or ""] for entry in part]
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def draw(

@@ -72,6 +72,10 @@ class Tuned:
         Images that could not be read, and why.
     notes : list of str
         Which labelled images were in no part, and why.
+    rest : str
+        SHA-256 of what was left out: images and labels.
+    sha256 : str
+        Of `model.keras`.
     """
 
     name: str
@@ -93,6 +97,8 @@ class Tuned:
     created_with: Mapping[str, str]
     rejected: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    rest: str = ""
+    sha256: str = ""
     kind: str = KIND
     format: int = FORMAT
 
