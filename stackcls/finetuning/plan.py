@@ -93,20 +93,25 @@ def draw(
     key: dict[str, str] = {}
     for entry in labelled:
         key.setdefault(listing.sha256[entry.path], entry.group or entry.path)
+    known = _known(listing, before)
+    # In 0..1, the share at the lower end.
+    places = {entry.path: 1 - splits.place(key[listing.sha256[entry.path]]) for entry in labelled}
+    share, border = settings.share, settings.share * settings.validation
+    # An earlier, smaller share is the lower part of this one: what it did not see is at the upper end.
+    mirrored = any(place <= share and path in known for path, place in places.items())
     parts: tuple[list[ImageEntry], ...] = ([], [], [])
     for entry in labelled:
-        place = 1 - splits.place(key[listing.sha256[entry.path]])  # in 0..1, the share at the lower end
-        seen = place <= settings.share
-        parts[(0 if place > settings.share * settings.validation else 1) if seen else 2].append(entry)
+        place = places[entry.path]
+        validates = place > share - border if mirrored else place <= border
+        parts[int(validates) if place <= share else 2].append(entry)
     classes = tuple(sorted({entry.label for entry in parts[0] if entry.label is not None}))
     train, validation, rest = (tuple(entry for entry in part if entry.label in classes) for part in parts)
     _check(classes, train, validation, settings, len(labelled))
-    known = _known(listing, before)
     unknown, unseen = (tuple(entry for entry in part if entry.path not in known) for part in (validation, rest))
     if not unknown:
         raise TrainingError(
             f"finetune.start: the network saw all {len(validation)} images before that would tell the best epoch, or "
-            "others of their groups: raise finetune.share or finetune.validation, add images, or begin with another "
+            "others of their groups: raise finetune.share above the earlier one, add images, or begin with another "
             "network (--from)"
         )
     notes = _notes(len(every) - len(labelled), labelled, classes, len(validation + rest) - len(unknown + unseen))
