@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from stackcls.registry import BUNDLED_SIZE as BUNDLED_SIZE
 from stackcls.registry import architectures as architectures
 from stackcls.registry import bundled_file as bundled_file
 from stackcls.registry import find_architecture
+from stackcls.seen import Hashes
 from stackcls.settings import (
     MAX_SIDE,
     MIN_SIDE,
@@ -188,12 +189,15 @@ class Located:
     identity : Identity
     basis : Basis or None
         What was fitted on a sample of the images, where the precision needs it.
+    seen : ndarray of uint64, or None
+        Images, by content hash, that fine-tuning of the network saw, as its file said when it was hashed.
     """
 
     backbone: Backbone
     weights: Path | None
     identity: Identity
     basis: Basis | None = None
+    seen: Hashes | None = field(default=None, compare=False, repr=False)
 
     def with_basis(self, basis: Basis) -> "Located":
         """The same backbone on that basis, which is part of its identity."""
@@ -240,8 +244,7 @@ def matrix_name(name: str, pooling: str, poolings: Sequence[str]) -> str:
 
     The average has the backbone's own name, and so has the maximum where there is no average; others have a suffix.
     """
-    plain = PLAIN if PLAIN in poolings else "max"
-    return name if pooling == plain else f"{name}+{pooling}"
+    return name if pooling == (PLAIN if PLAIN in poolings else "max") else f"{name}+{pooling}"
 
 
 def backbone_of(matrix: str) -> str:

@@ -65,7 +65,8 @@ def look(store: Store, names: Sequence[str], most: int = duplicates.MOST) -> tup
 
 def look_for_fit(store: Store, names: Sequence[str], settings: Settings) -> tuple[Found, str | None]:
     """Look for as much as the settings ask for: what takes more than seconds only where it is needed or asked for."""
-    if settings.cv.groups == "duplicates" or settings.cv.holdout is not None:
+    tuned = any(store.matrices[name].seen is not None for name in names)
+    if tuned or settings.cv.groups == "duplicates" or settings.cv.holdout is not None:
         return look(store, names)  # what is learned from depends on it, and may not on how long the report may take
     most = {"quick": 0, "auto": QUICK, "full": duplicates.MOST}[settings.report.depth]
     found, note = look(store, names, most)

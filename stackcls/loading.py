@@ -72,13 +72,30 @@ def locate(backbones: Sequence[Backbone], settings: Settings, offline: bool, lis
     different = [file for file in dict.fromkeys(files) if file is not None]
     with ThreadPoolExecutor() as pool:  # hashing hundreds of megabytes, at a core's speed each
         digests = dict(zip(different, pool.map(digest_file, different), strict=True))
-    for file in different:
-        seen.read(file)  # which refuses a file that has lost its record, before hours of work
+    # Now, before hours of work, since a file that has lost its record is refused; the digest must be of the same bytes.
+    records = {file: seen.read(file) for file in different}
+    for file, record in records.items():
+        if record is not None:
+            check_unchanged(file, digests[file])
     precision = settings.features.precision
     return tuple(
-        Located(backbone, file, backbone.identity(digests[file] if file else f"random:{backbone.seed}", precision))
+        Located(
+            backbone,
+            file,
+            backbone.identity(digests[file] if file else f"random:{backbone.seed}", precision),
+            seen=records[file] if file else None,
+        )
         for backbone, file in zip(backbones, files, strict=True)
     )
+
+
+def check_unchanged(file: Path, digest: str) -> None:
+    """Refuse, with `WeightsError`, a file that another one took the place of since it was hashed."""
+    if not file.is_file() or digest_file(file) != digest:
+        raise WeightsError(
+            f"{file}: was replaced while it was used, so that what was computed would be said of another network; "
+            "run the same command again when nothing writes it any more"
+        )
 
 
 def absent(backbones: Sequence[Backbone]) -> dict[str, Download]:
@@ -186,13 +203,13 @@ def prepare(
     def prepare_one(item: Located) -> tuple[Extractor, Mapping[str, str]]:
         runs = chosen[item.identity.precision]
         try:
-            return runs.prepare(item, batch_size), runs.provenance()
+            return _unchanged(item, runs.prepare(item, batch_size)), runs.provenance()
         except EngineError as error:
             if engine != "auto" or item.identity.precision == "int8":
                 raise
             runs = engines.choose("tensorflow", item.identity.precision).engine
             listener.warn(f"{error}; {item.backbone.name} runs on tensorflow")
-            return runs.prepare(item, batch_size), runs.provenance()
+            return _unchanged(item, runs.prepare(item, batch_size)), runs.provenance()
 
     networks: dict[object, Located] = {}
     for item in located:
@@ -213,6 +230,13 @@ def prepare(
         batch_size,
         {name: provenance for name, (*_, provenance) in ready.items()},
     )
+
+
+def _unchanged(item: Located, extractor: Extractor) -> Extractor:
+    """What was made of a fine-tuned network, if its file is still the one whose record was read."""
+    if item.seen is not None and item.weights is not None:
+        check_unchanged(item.weights, item.identity.weights)
+    return extractor
 
 
 def _network(item: Located) -> object:

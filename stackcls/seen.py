@@ -1,8 +1,9 @@
 """Which images a fine-tuned network saw: a record that is part of its `.keras` file, and goes wherever the file goes.
 
 It lies in the archive's `metadata.json`, so that the file's SHA-256, by which feature files and models name a network,
-is one of both. Opening and saving such a file with Keras loses the record; the network's name, which Keras keeps, then
-says that there was one, and the file is refused.
+is one of both. Opening and saving such a file with Keras loses the record; the names of the network and of its input
+then say that there was one, and the file is refused: Keras keeps the one where the network is saved as it is or is a
+part of another, and the other where a model is made of its tensors (cut off, or with layers on top).
 """
 
 import json

@@ -40,7 +40,7 @@ class TrainingRows:
     given_groups : ndarray of int64, shape (n,), or None
         Groups of these rows that duplicates have no part in.
     seen : ndarray of uint64
-        Images, by content hash, that fine-tuning of a backbone saw; none of them is among the rows.
+        Images, by content hash, that fine-tuning of a backbone saw, or a copy; none of them is among the rows.
     seconds_per_image : mapping of str to float or None
         What each backbone's features cost on this machine; None where that is not known.
     """
@@ -126,7 +126,7 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     notes += [note] if note else []
     if settings.cv.groups == "duplicates":
         groups = grouping.merged(groups, found)
-    saw = exposure.find(store, names, groups, notes)
+    saw = exposure.find(store, names, groups, found, notes)
     held, left_out = _hold_out(store, names, settings, found, groups, notes)
     keep = _learned_from(table, held | left_out | saw.rows, groups, settings, notes)
     if not keep.any():
@@ -241,7 +241,10 @@ def _held_out(
         notes.append(f"{strange} held-out images are of classes that are not learned, and were not scored")
     rows = np.flatnonzero(known)
     if not rows.size:
-        raise TrainingError(f"cv.holdout: {settings.cv.holdout!r} holds out no image of a class that is learned")
+        raise TrainingError(
+            f"cv.holdout: {settings.cv.holdout!r} holds out no image of a class that is learned and that can be scored "
+            f"({'; '.join(notes)})"
+        )
     y = np.searchsorted(present, table.labels[rows])
     stored = _Stored(store, data.names, rows, tuple(Traffic() for _ in data.names))
     unseen = replace(data, X=stored, y=y, groups=None)

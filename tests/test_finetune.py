@@ -146,11 +146,32 @@ def test_a_second_fine_tuning_adds_to_the_record(done, tmp_path):
     assert set(seen.read(second)) - set(seen.read(first)) <= before
 
 
-def test_what_keras_saves_again_is_refused(done, images, tmp_path):
+def cut(network):
+    import keras
+
+    return keras.Model(network.input, network.layers[-3].output)
+
+
+def topped(network):
+    import keras
+
+    return keras.Model(network.input, keras.layers.GlobalAveragePooling2D()(network.output))
+
+
+def called(network):
+    import keras
+
+    image = keras.Input(network.input_shape[1:])
+    return keras.Model(image, network(image))
+
+
+@pytest.mark.parametrize("surgery", [lambda network: network, cut, topped, called])
+def test_what_keras_saves_again_is_refused(done, images, tmp_path, surgery):
     import keras
 
     settings, report = done
-    keras.saving.load_model(settings.files.finetuned(report.name).model, compile=False).save(tmp_path / "again.keras")
+    network = keras.saving.load_model(settings.files.finetuned(report.name).model, compile=False)
+    surgery(network).save(tmp_path / "again.keras")
     entry = {**report.entry, "model": str(tmp_path / "again.keras")}
     raw = {"images": str(images), "artifacts": str(tmp_path / "a"), "features": {"backbones": [entry]}}
     with pytest.raises(Exception, match="its record of the images that it saw is lost"):

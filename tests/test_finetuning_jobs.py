@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from stackcls import config
+from stackcls import config, splits
 from stackcls.backbones import bundled_file
 from stackcls.errors import ConfigError, WeightsError
+from stackcls.files import digest_file
 from stackcls.finetuning import jobs
 from stackcls.finetuning.checkpoints import Checkpoint
 from stackcls.listener import Silent
@@ -16,8 +17,9 @@ from stackcls.report import curves
 from stackcls.settings import Limits
 from stackcls.sources import scan
 from stackcls.stages import finetune
-from tests.conftest import write_photos
+from tests.conftest import write_photo, write_photos
 from tests.test_finetuning_parts import epochs, tuned
+from tests.test_seen import tuned as seen_by
 
 
 @pytest.fixture
@@ -180,6 +182,57 @@ def test_another_result_of_that_name_is_kept(photos):
     with pytest.raises(ConfigError, match=r"holds a fine-tuning of other images, weights or settings; .* --replace"):
         finetune.run(chosen, "mini_vgg")
     assert sorted(path.name for path in files.folder.iterdir()) == ["report.json"]
+
+
+def finished(photos):
+    """Settings, and the files of a result that these settings gave."""
+    chosen = settings(photos)
+    files = chosen.files.finetuned("mini_vgg-tuned")
+    record = seen_by(files.model, sorted(photos.rglob("*.png"))[:2])
+    made = job(photos, "mini_vgg")
+    report = tuned(digest=made.digest, sha256=digest_file(record), rest=made.plan.rest_digest(made.listing))
+    report.save(files.report)
+    return chosen, files, report
+
+
+class Heard(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def warn(self, line):
+        self.lines.append(line)
+
+
+def test_a_result_of_an_older_folder_is_said_to_be_one(photos):
+    chosen, _, report = finished(photos)
+    heard = Heard()
+    assert finetune.run(chosen, "mini_vgg", listener=heard) == report
+    assert not heard.lines
+    names = (f"red/{number}.png" for number in range(99))
+    write_photo(photos / next(name for name in names if splits.place(name) < 0.5), (190, 70, 60), 9)
+    assert finetune.run(chosen, "mini_vgg", listener=heard) == report
+    n_rest = len(job(photos, "mini_vgg").plan.rest)
+    assert [line.split(": ", 1)[1] for line in heard.lines] == [
+        "its accuracy is of the 10 images that were left out when it was trained; "
+        f"now {n_rest} are, and not the same: --replace trains anew, and scores those"
+    ]
+
+
+def test_a_result_is_finished_only_with_its_own_network(photos):
+    chosen, files, _ = finished(photos)
+    own = files.model.read_bytes()
+    seen_by(files.model, sorted(photos.rglob("*.png"))[:3])
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"model\.keras: is gone, or not what report\.json .*or --replace to"):
+            finetune.run(chosen, "mini_vgg")
+        files.model.unlink(missing_ok=True)
+    files.model.write_bytes(own)
+    finetune.run(chosen, "mini_vgg")
+    files.model.write_text("my own")
+    for replace in (False, True):
+        with pytest.raises(ConfigError, match=r"model\.keras: was not written by .*, or move it away"):
+            finetune.run(chosen, "mini_vgg", replace=replace)
+    assert files.model.read_text() == "my own"
 
 
 def test_options_that_exclude_each_other(stackcls):

@@ -241,7 +241,7 @@ def test_reports_side_by_side(tmp_path):
     ]
     assert [cell.strip() for cell in rows[3].split("|")[3:9]] == ["head", "1,234", "8", "3 of 4", "50.00", ""]
     one = compare.run([tmp_path / "a.json"])
-    assert "10 were left out, and a stack with this backbone is fitted and scored on those alone." in one
+    assert "10 were left out: no image of the same bytes was learned from." in one
     assert "  - {name: a|b, model: m.keras, preprocessing: tf}" in one
     assert "None was left out" in compare.run([tmp_path / "b.json"])
 

@@ -11,6 +11,7 @@ from stackcls.errors import ConfigError
 from stackcls.finetuning.plan import Plan, draw
 from stackcls.listener import Listener
 from stackcls.listing import Listing
+from stackcls.seen import Hashes
 from stackcls.settings import BackboneEntry, FinetuneSettings, Settings
 
 NO_FILES = frozenset({"imagenet", "random"})
@@ -71,9 +72,18 @@ class Job:
 
 
 def make(
-    settings: Settings, backbone: str, name: str | None, listing: Listing, offline: bool, listener: Listener
+    settings: Settings,
+    backbone: str,
+    name: str | None,
+    listing: Listing,
+    offline: bool,
+    listener: Listener,
+    before: Hashes | None = None,
 ) -> Job:
-    """Settle what is open: name, network, weights, images; raise `ConfigError` or `WeightsError` where that fails."""
+    """Settle what is open: name, network, weights, images; raise `ConfigError` or `WeightsError` where that fails.
+
+    What another network saw `before` is in the plan as if this one had seen it.
+    """
     tuning = settings.finetune
     entry, fresh = _entry(settings, backbone)
     way = "head" if tuning.unfreeze == "none" else "scratch" if tuning.start == "random" else "tuned"
@@ -90,7 +100,8 @@ def make(
     chosen = settings.features.model_copy(update={"backbones": (entry,), **as_it_is})
     settings = settings.model_copy(update={"features": chosen})
     located = loading.locate(backbones.resolve(chosen), settings, offline, listener)[0]
-    return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning, settings.cv.holdout))
+    before = before if fresh or located.seen is None else located.seen
+    return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning, settings.cv.holdout, before))
 
 
 def make_all(
@@ -103,6 +114,7 @@ def make_all(
             f"--compare: trains from scratch, the head alone, and from finetune.start {tuning.start!r} with "
             f"finetune.unfreeze {tuning.unfreeze!r}, which is one of these; leave out --from random and --head-only"
         )
+    before = make(settings, backbone, name, listing, offline, listener).located.seen  # so that all have the same images
     return [
         make(
             settings.model_copy(update={"finetune": tuning.model_copy(update=_changes(tuning, way))}),
@@ -111,6 +123,7 @@ def make_all(
             listing,
             offline,
             listener,
+            before,
         )
         for way in WAYS
     ]

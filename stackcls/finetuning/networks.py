@@ -18,7 +18,7 @@ from stackcls import seen
 from stackcls.backbones import PLAIN, PREPROCESSING, Located
 from stackcls.engines import keras_models
 from stackcls.errors import ConfigError
-from stackcls.files import replacing
+from stackcls.files import digest_file, replacing
 from stackcls.finetuning.jobs import BACKBONE, HEAD
 from stackcls.settings import AugmentSettings, FinetuneSettings
 
@@ -94,7 +94,7 @@ def built(
     n_classes : int
     settings : FinetuneSettings
     name : str
-        Of the backbone that will be saved.
+        Of the backbone that will be saved, and of its input.
     steps : (int, int)
         Batches of the first epoch, and of all.
 
@@ -114,6 +114,9 @@ def built(
     keras.utils.set_random_seed(settings.seed)  # the head's start does not hang on how the backbone was made
     if fresh:
         backbone = keras.models.clone_model(backbone)
+    for layer in _leaves(backbone):
+        if isinstance(layer, keras.layers.InputLayer):
+            layer.name = name  # which a model made of this one's tensors keeps, though it has another name itself
     running = backbone
     if (settings.precision == "bfloat16") or (settings.precision == "auto" and bfloat16_pays()):
         running = keras_models.in_precision(backbone, "bfloat16")
@@ -163,8 +166,8 @@ def bfloat16_pays() -> bool:
     return any(item.get("compute_capability", (0, 0)) >= (8, 0) for item in details)
 
 
-def save(network: Network, target: Path, hashes: NDArray[np.uint64], token: str) -> None:
-    """Write the backbone without its head, with the record of the images that it saw, whole or not at all."""
+def save(network: Network, target: Path, hashes: NDArray[np.uint64], token: str) -> str:
+    """Write the backbone without its head, with the record of what it saw, whole or not at all; return its SHA-256."""
     backbone = network.backbone
     backbone.set_weights(network.running.get_weights())
     backbone.trainable = True
@@ -173,6 +176,7 @@ def save(network: Network, target: Path, hashes: NDArray[np.uint64], token: str)
         backbone.save(saved)
         with replacing(target) as temporary:
             seen.write(saved, temporary, hashes, token)
+            return digest_file(temporary)
 
 
 class Augmentation:

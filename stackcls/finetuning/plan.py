@@ -3,15 +3,21 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from stackcls import splits
 from stackcls.errors import TrainingError
 from stackcls.listing import Listing
+from stackcls.printable import counted
+from stackcls.seen import Hashes, short_hashes
 from stackcls.settings import FinetuneSettings
 from stackcls.sources import ImageEntry
+
+NAMED = 10  # classes, in notes
 
 
 @dataclass(frozen=True)
@@ -24,22 +30,36 @@ class Plan:
         Of the images that are learned from; others are in no part.
     train, validation, rest : tuple of ImageEntry
         Learned from; looked at after every epoch; left for the stack.
+    notes : tuple of str
+        Which labelled images are in no part, and why.
     """
 
     classes: tuple[str, ...]
     train: tuple[ImageEntry, ...]
     validation: tuple[ImageEntry, ...]
     rest: tuple[ImageEntry, ...]
+    notes: tuple[str, ...] = field(default=())
 
     def digest(self, listing: Listing, said: Mapping[str, Any]) -> str:
         """SHA-256 of what decides the outcome: the parts that are learned from, and what else is said."""
-        parts = [
-            [[listing.sha256[entry.path], entry.label] for entry in part] for part in (self.train, self.validation)
-        ]
-        return hashlib.sha256(json.dumps([parts, said], sort_keys=True).encode()).hexdigest()
+        return _digest([[_labelled(part, listing) for part in (self.train, self.validation)], said])
+
+    def rest_digest(self, listing: Listing) -> str:
+        """SHA-256 of what is left out, which decides no weight, but the accuracy."""
+        return _digest(sorted(_labelled(self.rest, listing)))
 
 
-def draw(listing: Listing, settings: FinetuneSettings, holdout: str | float | None = None) -> Plan:
+def _labelled(part: Iterable[ImageEntry], listing: Listing) -> list[list[str]]:
+    return [[listing.sha256[entry.path], entry.label or ""] for entry in part]
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def draw(
+    listing: Listing, settings: FinetuneSettings, holdout: str | float | None = None, before: Hashes | None = None
+) -> Plan:
     """Draw the parts by a hash of each relative path, which stays when the folder moves or grows.
 
     An image goes where its group goes, and a copy where the first of its kind goes. What a split keeps back, or
@@ -51,13 +71,17 @@ def draw(listing: Listing, settings: FinetuneSettings, holdout: str | float | No
     settings : FinetuneSettings
     holdout : 'split', float or None
         As `cv.holdout`.
+    before : ndarray of uint64, or None
+        Images, by content hash, that the network to begin with saw: it may learn from them again, and they tell nothing
+        of how good it is.
 
     Raises
     ------
     TrainingError
         If fewer than two classes, or no image to validate on, are drawn.
     """
-    labelled = [entry for entry in listing.kept if entry.label is not None and not splits.is_kept_back(entry.split)]
+    every = [entry for entry in listing.kept if entry.label is not None]
+    labelled = [entry for entry in every if not splits.is_kept_back(entry.split)]
     if isinstance(holdout, float):
         held = {listing.sha256[item.path] for item in listing.kept if splits.place(item.group or item.path) < holdout}
         labelled = [entry for entry in labelled if listing.sha256[entry.path] not in held]
@@ -69,15 +93,59 @@ def draw(listing: Listing, settings: FinetuneSettings, holdout: str | float | No
     key: dict[str, str] = {}
     for entry in labelled:
         key.setdefault(listing.sha256[entry.path], entry.group or entry.path)
+    known = _known(listing, before)
+    # In 0..1, the share at the lower end.
+    places = {entry.path: 1 - splits.place(key[listing.sha256[entry.path]]) for entry in labelled}
+    share, border = settings.share, settings.share * settings.validation
+    # An earlier, smaller share is the lower part of this one: what it did not see is at the upper end.
+    mirrored = any(place <= share and path in known for path, place in places.items())
     parts: tuple[list[ImageEntry], ...] = ([], [], [])
     for entry in labelled:
-        place = 1 - splits.place(key[listing.sha256[entry.path]])  # in 0..1, the share at the lower end
-        seen = place <= settings.share
-        parts[(0 if place > settings.share * settings.validation else 1) if seen else 2].append(entry)
+        place = places[entry.path]
+        validates = place > share - border if mirrored else place <= border
+        parts[int(validates) if place <= share else 2].append(entry)
     classes = tuple(sorted({entry.label for entry in parts[0] if entry.label is not None}))
     train, validation, rest = (tuple(entry for entry in part if entry.label in classes) for part in parts)
     _check(classes, train, validation, settings, len(labelled))
-    return Plan(classes, train, validation, rest)
+    unknown, unseen = (tuple(entry for entry in part if entry.path not in known) for part in (validation, rest))
+    if not unknown:
+        raise TrainingError(
+            f"finetune.start: the network saw all {len(validation)} images before that would tell the best epoch, or "
+            "others of their groups: raise finetune.share above the earlier one, add images, or begin with another "
+            "network (--from)"
+        )
+    notes = _notes(len(every) - len(labelled), labelled, classes, len(validation + rest) - len(unknown + unseen))
+    return Plan(classes, train, unknown, unseen, tuple(notes))
+
+
+def _known(listing: Listing, before: Hashes | None) -> set[str]:
+    """Paths of images that a network saw, and of all of their groups."""
+    if before is None or not len(before):
+        return set()
+    entries = listing.kept
+    saw = np.isin(short_hashes([listing.sha256[entry.path] for entry in entries]), before).tolist()
+    groups = {entry.group for entry, is_known in zip(entries, saw, strict=True) if is_known} - {None}
+    return {entry.path for entry, is_known in zip(entries, saw, strict=True) if is_known or entry.group in groups}
+
+
+def _notes(kept_back: int, labelled: Iterable[ImageEntry], classes: Sequence[str], known: int) -> list[str]:
+    notes = []
+    if kept_back:
+        notes.append(f"in no part: {counted(kept_back, 'labelled image')}, held out")
+    absent = Counter(entry.label for entry in labelled if entry.label not in classes)
+    if absent:
+        named = [f"{name} ({counted(count, 'image')})" for name, count in sorted(absent.items(), key=str)]
+        more = f" and {len(named) - NAMED} more classes" if len(named) > NAMED else ""
+        notes.append(
+            f"in no part: {counted(absent.total(), 'image')}, since none of the class was drawn to learn from (a "
+            f"larger finetune.share helps): {', '.join(named[:NAMED])}{more}"
+        )
+    if known:
+        notes.append(
+            f"in no part: {counted(known, 'image')}, since the network to begin with saw them, or others of their "
+            "groups, before; copies of other bytes are not looked for here"
+        )
+    return notes
 
 
 def _check(

@@ -17,6 +17,7 @@ FEWEST = 2 * NEIGHBOURS  # images of different content; among so few the tenth n
 CHANCE = 1e-3  # pairs per image that may count as near-duplicates though they are not
 DENSEST = 0.5  # of the usual distance to the tenth neighbour: nearer ones are copies themselves
 DIMENSIONS = 512
+ROUNDING = 1e-12  # cosine distance of unit rows in float32 that differ in their last bits
 
 Ints = NDArray[np.int64]
 Links = tuple[Ints, Ints, NDArray[np.float64]]  # rows, other rows, similarities
@@ -124,6 +125,7 @@ def _near(points: Features) -> tuple[Links, float]:
 
     lengths, neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(points).kneighbors()
     distances = lengths.astype(np.float64) ** 2 / 2
+    distances[distances < ROUNDING] = 0  # so that equal features are always near, however small the limit
     limit = _limit(distances)
     reach = distances[:, -1]
     reach = np.maximum(reach, DENSEST * np.median(reach))

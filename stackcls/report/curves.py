@@ -41,13 +41,17 @@ def side_by_side(runs: Sequence[Tuned]) -> str:
 def summary(run: Tuned) -> str:
     """One run: its table, what the figures are, and how to stack it."""
     if run.n_rest:
-        use = f"{run.n_rest} were left out, and a stack with this backbone is fitted and scored on those alone."
+        use = (
+            f"{run.n_rest} were left out: no image of the same bytes was learned from. `fit` scores a stack with this "
+            "backbone on images that it never saw alone."
+        )
     else:
         use = "None was left out: a stack with this backbone can be scored on other images only."
     lines = [
         side_by_side([run]).rstrip(),
         "",
         f"{run.n_train} images were learned from, {run.n_validation} told which epoch was best. {use}",
+        *(printable(f"Note: {note}.") for note in run.notes),
         "",
         "features.backbones:",
         f"  - {_in_yaml(run.entry)}",

@@ -70,6 +70,12 @@ class Tuned:
         Library versions.
     rejected : mapping of str to str
         Images that could not be read, and why.
+    notes : list of str
+        Which labelled images were in no part, and why.
+    rest : str
+        SHA-256 of what was left out: images and labels.
+    sha256 : str
+        Of `model.keras`.
     """
 
     name: str
@@ -90,6 +96,9 @@ class Tuned:
     settings: Mapping[str, str]
     created_with: Mapping[str, str]
     rejected: Mapping[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    rest: str = ""
+    sha256: str = ""
     kind: str = KIND
     format: int = FORMAT
 

@@ -18,7 +18,6 @@ from stackcls import (
     loading,
     locks,
     remotely,
-    seen,
     sources,
     storewriter,
 )
@@ -256,7 +255,7 @@ def _write_store(
     bases |= {item.backbone.name: item.basis for item in located}
     # By the weights, since it is them that were fine-tuned; their file may be gone where a matrix is only kept.
     saw = {info.identity.weights: info.seen for info in (old.matrices if old else {}).values()}
-    saw |= {item.identity.weights: seen.read(item.weights) for item in located if item.weights is not None}
+    saw |= {item.identity.weights: item.seen for item in located}
     matrices = {
         name: dataclasses.replace(assembly.info(identity), basis=bases[name], seen=saw.get(identity.weights))
         for name, identity in identities.items()

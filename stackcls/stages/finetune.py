@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackcls import locks, seen, sources
+from stackcls import loading, locks, seen, sources
 from stackcls.artifacts import Finetuned
-from stackcls.errors import ConfigError, SourceError
+from stackcls.errors import ConfigError, SourceError, WeightsError
 from stackcls.extraction import ImageInput
-from stackcls.files import together, write_text
+from stackcls.files import digest_file, together, write_text
 from stackcls.finetuning import checkpoints, jobs
 from stackcls.finetuning.checkpoints import Checkpoint
 from stackcls.finetuning.jobs import Job
@@ -122,6 +122,11 @@ def _run(job: Job, replaces: bool, listener: Listener) -> Tuned:
         found = _found(job.files, job.digest, replaces)
         if isinstance(found, Tuned):
             listener.say(f"{job.files.folder}: is finished, nothing to do")
+            if found.rest != job.plan.rest_digest(job.listing):
+                listener.warn(
+                    f"{job.files.folder}: its accuracy is of the {found.n_rest} images that were left out when it was "
+                    f"trained; now {len(job.plan.rest)} are, and not the same: --replace trains anew, and scores those"
+                )
             return found
         if found.history:
             listener.say(f"{job.files.folder}: goes on after epoch {len(found.history)}")
@@ -132,27 +137,55 @@ def _run(job: Job, replaces: bool, listener: Listener) -> Tuned:
 
 def _found(files: Finetuned, digest: str, replaces: bool) -> Tuned | Checkpoint:
     """What an earlier run of the same name left: its result, or what to go on from."""
-    checkpoint, finished = checkpoints.load(files.checkpoint), None
-    if files.report.exists():
-        try:
-            finished = Tuned.load(files.report)
-        except SourceError as error:
-            raise ConfigError(f"{error}; it is not replaced: move it away, or give another --name") from None
-    if finished is not None and finished.digest == digest and files.model.is_file():
+    checkpoint, finished = checkpoints.load(files.checkpoint), _finished(files)
+    matches = finished is not None and files.model.is_file() and digest_file(files.model) == finished.sha256
+    if finished is not None and finished.digest == digest and matches:
         if checkpoint is not None and checkpoint.digest == digest:
             files.checkpoint.unlink()  # of a run that was killed when all was written
         return finished
+    if not matches and files.model.exists() and not _is_ours(files.model):
+        raise ConfigError(
+            f"{files.model}: was not written by `stackcls finetune`; give another --name, or move it away"
+        )
     if checkpoint is not None and checkpoint.digest == digest:
         return checkpoint
     if finished is None and checkpoint is None:
         if files.model.exists():
             raise ConfigError(f"{files.model}: was not written by `stackcls finetune`; give another --name")
-    elif not replaces:
-        raise ConfigError(
-            f"{files.folder}: holds a fine-tuning of other images, weights or settings; give another --name, or "
-            "--replace to begin anew"
-        )
+        return Checkpoint(digest, (), 0, {}, [], [], [])
+    if not replaces:
+        is_same = finished is not None and finished.digest == digest
+        raise ConfigError(_why_not_replaced(files, is_same))
     return Checkpoint(digest, (), 0, {}, [], [], [])
+
+
+def _finished(files: Finetuned) -> Tuned | None:
+    if not files.report.exists():
+        return None
+    try:
+        return Tuned.load(files.report)
+    except SourceError as error:
+        raise ConfigError(f"{error}; it is not replaced: move it away, or give another --name") from None
+
+
+def _why_not_replaced(files: Finetuned, is_same: bool) -> str:
+    if is_same:
+        return (
+            f"{files.model}: is gone, or not what {files.report.name} tells of; put that file back, give another "
+            "--name, or --replace to train anew"
+        )
+    return (
+        f"{files.folder}: holds a fine-tuning of other images, weights or settings; give another --name, or "
+        "--replace to begin anew"
+    )
+
+
+def _is_ours(model: Path) -> bool:
+    """Whether a file is of some run of this command: it has the record that Keras would not keep."""
+    try:
+        return seen.read(model) is not None
+    except WeightsError:
+        return False
 
 
 @contextmanager
@@ -177,10 +210,14 @@ def _train(job: Job, start: Checkpoint, lock: locks.Lock, listener: Listener) ->
         f"{len(plan.train)} images of {len(plan.classes)} classes to learn from, {len(plan.validation)} to tell the "
         f"best epoch, {len(plan.rest)} left out"
     )
+    for note in plan.notes:
+        listener.warn(note)
     n_steps = -(-len(plan.train) // tuning.batch_size)
     token = job.digest[: seen.DIGITS]
     steps = n_steps, n_steps * tuning.epochs
     with networks.built(job.located, job.fresh, len(plan.classes), tuning, seen.mark(token), steps) as network:
+        if job.located.weights is not None:
+            loading.check_unchanged(job.located.weights, job.located.identity.weights)
         train_set, validation = _sets(job, network.input_size)
         with closing(EventLog(job.files.logs, start.history)) as logs:
             done = learning.train(network, train_set, validation, tuning, start, job.files.checkpoint, logs, listener)
@@ -194,7 +231,8 @@ def _train(job: Job, start: Checkpoint, lock: locks.Lock, listener: Listener) ->
         done = dataclasses.replace(done, failures=failures)
         report = _report(job, done, accuracy, network.learned, network.entry)
         with together(first=job.files.model, last=job.files.report):
-            networks.save(network, job.files.model, _saw(job), token)
+            saved = networks.save(network, job.files.model, _saw(job), token)
+            report = dataclasses.replace(report, sha256=saved)
             write_text(job.files.history, curves.history_csv(report.history))
             curves.save([report], job.files.curves)
             report.save(job.files.report)
@@ -220,7 +258,7 @@ def _labelled(job: Job, entries: Sequence[ImageEntry], size: int, memory: int) -
 def _saw(job: Job) -> NDArray[np.uint64]:
     """Images that decided the weights, also before this run."""
     mine = [job.listing.sha256[entry.path] for entry in (*job.plan.train, *job.plan.validation)]
-    before = seen.read(job.located.weights) if job.located.weights is not None and not job.fresh else None
+    before = None if job.fresh else job.located.seen
     return np.union1d(seen.short_hashes(mine), np.empty(0, np.uint64) if before is None else before)
 
 
@@ -235,6 +273,7 @@ def _report(job: Job, done: Checkpoint, accuracy: float | None, learned: int, sa
         n_train=len(job.plan.train),
         n_validation=len(job.plan.validation),
         n_rest=len(job.plan.rest),
+        notes=list(job.plan.notes),
         history=list(done.history),
         best=done.best,
         accuracy=accuracy,
@@ -242,6 +281,7 @@ def _report(job: Job, done: Checkpoint, accuracy: float | None, learned: int, sa
         seconds=sum(epoch.seconds for epoch in done.history),
         entry={"name": job.name, "model": job.files.model.absolute().as_posix(), **said},
         digest=job.digest,
+        rest=job.plan.rest_digest(job.listing),
         settings={key: str(value) for key, value in how.items()},
         created_with=created_with(),
         rejected={**job.listing.rejected, **done.failures},
