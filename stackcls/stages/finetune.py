@@ -133,8 +133,9 @@ def _found(files: Finetuned, digest: str, replaces: bool) -> Tuned | Checkpoint:
     if checkpoint is not None and checkpoint.digest == digest:
         return checkpoint
     if finished is None and checkpoint is None:
-        if files.model.exists():
-            raise ConfigError(f"{files.model}: was not written by `stackcls finetune`; give another --name")
+        for path in (files.model, files.history, files.curves):
+            if path.exists():
+                raise ConfigError(f"{path}: was not written by `stackcls finetune`; give another --name")
     elif not replaces:
         raise ConfigError(
             f"{files.folder}: holds a fine-tuning of other images, weights or settings; give another --name, or "
