@@ -166,13 +166,15 @@ def test_foreign_files_are_never_replaced(photos):
     with pytest.raises(ConfigError, match=r"report\.json: not a report of `stackcls finetune`.*; it is not replaced"):
         finetune.run(chosen, "mini_vgg", replace=True)
     files.report.unlink()
-    files.model.write_text("my network")
-    with pytest.raises(ConfigError, match=r"model\.keras: was not written by `stackcls finetune`; give another --name"):
-        finetune.run(chosen, "mini_vgg", replace=True)
+    for path in (files.curves, files.history, files.model):
+        path.write_text("my own")
+        with pytest.raises(ConfigError, match=rf"{path.name}: was not written by `stackcls finetune`; give another"):
+            finetune.run(chosen, "mini_vgg", replace=True)
     chosen.files.comparison("mini_vgg").write_bytes(b"my picture")
     with pytest.raises(ConfigError, match="no picture of training curves; give another --name"):
         finetune.compare(chosen, "mini_vgg")
-    assert [files.model.read_text(), chosen.files.comparison("mini_vgg").read_bytes()] == ["my network", b"my picture"]
+    assert {path.read_text() for path in (files.curves, files.history, files.model)} == {"my own"}
+    assert chosen.files.comparison("mini_vgg").read_bytes() == b"my picture"
 
 
 def test_another_result_of_that_name_is_kept(photos):

@@ -261,3 +261,18 @@ def test_curves_are_drawn_and_known_again(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
     assert not curves.is_ours(tmp_path / "other.png")
     assert not curves.is_ours(tmp_path / "none.png")
+
+
+def test_a_single_epoch_is_drawn_at_a_whole_number_with_both_its_values(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    saved = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **how: drawn.append(figure) or saved(figure, *args, **how)
+    )
+    curves.save([tuned(history=list(epochs(1)), best=1)], tmp_path / "c.png")
+    for axes in drawn[0].axes:
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+        assert sum(line.get_marker() != "None" for line in axes.lines) == 2

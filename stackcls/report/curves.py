@@ -83,17 +83,21 @@ def save(runs: Sequence[Tuned], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.0, 4.0), layout="constrained")
+    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
+    figure.suptitle("solid: validation images; dashed: images learned from; dot: the epoch that was kept", fontsize=10)
+    longest = max(len(run.history) for run in runs)
     for axes, what in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for number, run in enumerate(runs):
             colour, epochs = f"C{number % 10}", [epoch.epoch for epoch in run.history]
             validated = [getattr(epoch, f"validation_{what}") for epoch in run.history]
-            axes.plot(epochs, [getattr(epoch, what) for epoch in run.history], "--", color=colour, linewidth=1)
+            learned = [getattr(epoch, what) for epoch in run.history]
+            axes.plot(epochs, learned, "--", marker=".", markersize=3, color=colour, linewidth=1)
             axes.plot(epochs, validated, "-", color=colour, label=_short(run.name))
             axes.plot(run.best, validated[run.best - 1], "o", color=colour)
         axes.set_xlabel("epoch")
-        axes.set_title(f"{what}: solid on validation images, dashed on those learned from", fontsize=9)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylabel(what)
+        axes.set_xlim(0.5, longest + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
     legend = figure.axes[0].legend(fontsize=8)
     for label in legend.get_texts():

@@ -150,8 +150,9 @@ def _found(files: Finetuned, digest: str, replaces: bool) -> Tuned | Checkpoint:
     if checkpoint is not None and checkpoint.digest == digest:
         return checkpoint
     if finished is None and checkpoint is None:
-        if files.model.exists():
-            raise ConfigError(f"{files.model}: was not written by `stackcls finetune`; give another --name")
+        for path in (files.model, files.history, files.curves):
+            if path.exists():
+                raise ConfigError(f"{path}: was not written by `stackcls finetune`; give another --name")
         return Checkpoint(digest, (), 0, {}, [], [], [])
     if not replaces:
         is_same = finished is not None and finished.digest == digest
