@@ -154,6 +154,9 @@ def _explain(detail: Mapping[str, Any]) -> str:
             return f"{where}: {given} is not one of {allowed}{_or_null(detail['loc'])}"
         case "value_error":
             return f"{where}: {context['error']}"
+        case "model_type":
+            keys = " or ".join(f"{where}.{key}" for key in _section((*detail["loc"], "")).model_fields)
+            return f"{where}: {given} does not do: it has settings of its own; give {keys}"
         case "missing":
             return f"{where}: is missing"
     message = detail["msg"][0].lower() + detail["msg"][1:]

@@ -90,8 +90,11 @@ def check_classes(data: TrainingSet, settings: Settings) -> None:
             unit = "images or groups of duplicates"
         listed = ", ".join(f"{name!r} has {count}" for name, count in too_rare[:NAMED])
         more = f" and {len(too_rare) - NAMED} more classes" if len(too_rare) > NAMED else ""
+        parts = f"{settings.cv.folds} folds"
+        if need > settings.cv.folds:
+            parts += f", and {settings.stack.inner_folds} inner ones of each training part (stack.inner_folds),"
         raise TrainingError(
-            f"{settings.cv.folds} folds need at least {need} {unit} of each class, but {listed}{more}: add images, "
+            f"{parts} need at least {need} {unit} of each class, but {listed}{more}: add images, "
             "use fewer folds (--cv), or leave such classes out (--set cv.rare=drop)"
         )
 

@@ -153,6 +153,7 @@ BAD_OVERRIDES = {
     "below text": ("features.backbones.0.seed=3", r"there is no place 'features\.backbones\.0\.seed'"),
     "beyond a list": ("features.backbones.9=vgg16", r"there is no place 'features\.backbones\.9'"),
     "name in a list": ("features.backbones.vgg19=vgg16", r"there is no place 'features\.backbones\.vgg19'"),
+    "no section": ("stack.meta=average", r"'average' does not do: .* give stack\.meta\.kind or stack\.meta\.C"),
     "unknown": ("cv.fold=3", r"cv\.fold: unknown key; known here are folds, seed, rare"),
 }
 

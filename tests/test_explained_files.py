@@ -118,3 +118,9 @@ def test_a_picture_that_cannot_be_written_takes_no_other_with_it(command, settin
     table = command(*both)[1]
     assert "error: " in table.splitlines()[-1]
     assert "cannot be written (No space left on device)" in table.splitlines()[-1]
+
+
+def test_a_folder_is_refused_with_what_to_give(stackcls, tmp_path):
+    status, _, err = stackcls("explain", tmp_path)
+    assert status == 2
+    assert f"{tmp_path}: is a folder; name image files, for instance {tmp_path / '*.jpg'}" in err

@@ -99,3 +99,12 @@ def test_what_could_not_be_looked_for_is_said(photos, tmp_path, fake_engine, mon
     features.run(plain)
     untuned = {"features": plain.features.model_copy(update={"backbones": plain.features.backbones[:1]})}
     assert not [note for note in fit.run(plain.model_copy(update=untuned)).report.notes if "fine-tuning" in note]
+
+
+def test_what_makes_classes_too_rare_is_said(photos, tmp_path, fake_engine):
+    file = tuned(tmp_path / "model.keras", sorted((photos / "blue").iterdir())[2:])
+    settings = with_tuned(photos, tmp_path / "artifacts", file)
+    features.run(settings)
+    with pytest.raises(TrainingError, match="'blue' has 2") as caught:
+        fit.run(settings)
+    assert "what fine-tuning saw was left out before: fine-tune on fewer" in caught.value.__notes__[0]

@@ -145,7 +145,7 @@ def test_the_entry_that_is_printed_is_read_from_any_folder(photos, tmp_path, mon
     assert said == "\n".join(map(printable, said.split("\n")))
     (tmp_path / "other").mkdir()
     lines = said.splitlines()
-    (tmp_path / "other/pipeline.yaml").write_text("\n".join(["features:", "  backbones:", f"  {lines[-1]}"]), "utf-8")
+    (tmp_path / "other/pipeline.yaml").write_text("\n".join(lines[-3:]), "utf-8")
     (entry,) = config.read(tmp_path / "other/pipeline.yaml").features.backbones
     assert (entry.name, entry.preprocessing, entry.pooling) == ("mini_vgg-tuned", "tf", ("max",))
     assert Path(entry.model) == tmp_path / folder / "finetune/mini_vgg-tuned/model.keras"

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from stackcls import sources, splits
-from stackcls.errors import SourceError, SourceMissing, TrainingError
+from stackcls.errors import ConfigError, SourceError, SourceMissing, TrainingError
 from stackcls.extraction import ImageInput
 from stackcls.finetuning import checkpoints
 from stackcls.finetuning.checkpoints import Checkpoint
@@ -15,7 +15,7 @@ from stackcls.listener import Silent
 from stackcls.listing import hash_all
 from stackcls.report import curves
 from stackcls.report.tuned import Epoch, Tuned, is_tuned
-from stackcls.settings import FinetuneSettings, Limits
+from stackcls.settings import FinetuneSettings, Limits, Settings
 from stackcls.stages import compare
 from tests.conftest import read_csv, write_photo, write_photos
 
@@ -242,8 +242,14 @@ def test_reports_side_by_side(tmp_path):
     assert [cell.strip() for cell in rows[3].split("|")[3:9]] == ["head", "1,234", "8", "3 of 4", "50.00", ""]
     one = compare.run([tmp_path / "a.json"])
     assert "10 were left out: no image of the same bytes was learned from." in one
-    assert "  - {name: a|b, model: m.keras, preprocessing: tf}" in one
+    assert "features:\n  backbones:\n    - {name: a|b, model: m.keras, preprocessing: tf}\n" in one
     assert "None was left out" in compare.run([tmp_path / "b.json"])
+
+
+def test_a_fine_tuning_has_no_page(tmp_path):
+    tuned().save(tmp_path / "a.json")
+    with pytest.raises(ConfigError, match="is of `finetune`, whose reports have no page"):
+        compare.write_page(tmp_path / "a.json", Settings())
 
 
 def test_the_history_as_csv(tmp_path):

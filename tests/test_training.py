@@ -41,7 +41,11 @@ def no_fitting(monkeypatch):
         ([9, 1, 2], {}, "'class 1' has 1, 'class 2' has 2: add images"),
         ([9, 9], {"cv": {"folds": 10}}, "10 folds need at least 10 .*'class 0' has 9, 'class 1' has 9"),
         ([9] + [1] * 7, {}, "'class 5' has 1 and 2 more classes: "),
-        ([9, 4], {"stack": {"recipe": "out-of-fold"}}, "3 folds need at least 5 images .*'class 1' has 4"),
+        (
+            [9, 4],
+            {"stack": {"recipe": "out-of-fold"}},
+            r"3 folds, and 3 inner ones .*\(stack.inner_folds\), need at least 5 images .*'class 1' has 4",
+        ),
         ([9], {}, "at least two classes; found 'class 0'"),
         ([], {}, "at least two classes; found none"),
     ],

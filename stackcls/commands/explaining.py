@@ -1,5 +1,6 @@
 """The command that looks into a model's decisions and networks."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -91,3 +92,8 @@ def _check(
         raise click.UsageError("--backbone goes with --layer or --dream; without them every backbone is explained")
     if not inputs and not dream:
         raise click.UsageError("name at least one image; only --dream can do without")
+    for given in inputs:
+        if os.path.isdir(given):  # noqa: PTH112  (Path.is_dir may raise)
+            raise click.UsageError(
+                f"{given}: is a folder; name image files, for instance {os.path.join(given, '*.jpg')}"
+            )

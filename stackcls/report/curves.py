@@ -53,8 +53,9 @@ def summary(run: Tuned) -> str:
         f"{run.n_train} images were learned from, {run.n_validation} told which epoch was best. {use}",
         *(printable(f"Note: {note}.") for note in run.notes),
         "",
-        "features.backbones:",
-        f"  - {_in_yaml(run.entry)}",
+        "features:",
+        "  backbones:",
+        f"    - {_in_yaml(run.entry)}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -64,6 +64,8 @@ def write_page(path: Path, settings: Settings, search: Search | None = None) -> 
     ConfigError
         If something else has the page's name.
     """
+    if is_tuned(path):
+        raise ConfigError(f"--html: {path} is of `finetune`, whose reports have no page; curves.png lies beside it")
     target = path.with_suffix(".html")
     if target.exists() and not html.is_page(target):
         raise ConfigError(f"--html: {target} is there, and not written by this command; move it away")

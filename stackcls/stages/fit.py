@@ -25,7 +25,7 @@ from stackcls import (
 from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
 from stackcls.backbones import Backbone
-from stackcls.errors import ConfigError
+from stackcls.errors import ConfigError, TrainingError
 from stackcls.files import begins_with, replacing, together, write_text
 from stackcls.listener import Listener, Silent
 from stackcls.model import StackModel
@@ -36,6 +36,7 @@ from stackcls.runtables import Tables
 from stackcls.safemodel import Origin
 from stackcls.settings import Settings
 from stackcls.store import MatrixInfo, Store
+from stackcls.training import check_classes
 from stackcls.trainingdata import TrainingRows
 from stackcls.validation import Validated
 
@@ -111,6 +112,7 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         training = trainingdata.load(store, list(chosen), settings, listener)
         matrices = {name: store.matrices[name] for name in chosen}
         digests = store.digest, {name: store.digests[name] for name in chosen}
+        _check(training, settings)
         full = analyses.is_full(training.data, settings)
         search = tuning.search(training.data, settings, listener) if settings.stack.tune else None
         stacks = search.stacks if search else None
@@ -140,6 +142,19 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
             f"{settings.files.map_table} and the maps beside it are older than this: run `stackcls map` again"
         )
     return FitResult(report, written)
+
+
+def _check(training: TrainingRows, settings: Settings) -> None:
+    """Say of classes that are too rare why they are, where fine-tuning took their images."""
+    try:
+        check_classes(training.data, settings)
+    except TrainingError as error:
+        if training.seen.size:
+            error.add_note(
+                "what fine-tuning saw was left out before: fine-tune on fewer (finetune --share), or leave that "
+                "backbone out (features.backbones)"
+            )
+        raise
 
 
 def _svm_fits(training: TrainingRows, listener: Listener) -> bool:
