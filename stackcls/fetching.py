@@ -115,14 +115,14 @@ def _reason(error: BaseException) -> str:
     return f"the server answers {status}" if status is not None else said
 
 
-def fetch(url: Url, start: int, end: int, seconds: float) -> bytes:
-    """Read a piece of a file, or what there is of it."""
+def fetch(url: Url, start: int, end: int, seconds: float, whole: bool = False) -> bytes:
+    """Read a piece of a file, or what there is of it; with `whole`, all of it, or `TooLarge` if it is longer."""
     from fsspec.asyn import AsyncFileSystem, sync
 
     system = file_system(url)
     path = system._strip_protocol(url.text)
     if url.is_http:
-        data: bytes = sync(system.loop, _http, system, path, start, end, timeout=seconds)
+        data: bytes = sync(system.loop, _http, system, path, start, end, whole, timeout=seconds)
         return data
     try:
         if isinstance(system, AsyncFileSystem):
@@ -136,10 +136,12 @@ def fetch(url: Url, start: int, end: int, seconds: float) -> bytes:
     return data
 
 
-async def _http(system: Any, url: str, start: int, end: int) -> bytes:
+async def _http(system: Any, url: str, start: int, end: int, whole: bool) -> bytes:
     """Read from a server that may know no pieces: then from the beginning, and no more than is wanted."""
+    if end <= start:  # for which there is no header
+        return b""
     session = await system.set_session()
-    headers = {**system.kwargs.get("headers", {}), **({"Range": f"bytes={start}-{end - 1}"} if start else {})}
+    headers = {**system.kwargs.get("headers", {}), **({} if whole else {"Range": f"bytes={start}-{end - 1}"})}
     async with session.get(system.encode_url(url), **{**system.kwargs, "headers": headers}) as response:
         system._raise_not_found_for_status(response, url)
         if start and response.status != 206:
@@ -147,7 +149,7 @@ async def _http(system: Any, url: str, start: int, end: int) -> bytes:
                 f"images: {Url(url)} is on a server that gives no pieces of files, which shards need; copy it to "
                 "a local folder, or unpack it there"
             )
-        if not start and (response.content_length or 0) > end:
+        if whole and (response.content_length or 0) > end:
             raise TooLarge
         parts, length = [], 0
         async for part in response.content.iter_any():
