@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from stackcls.errors import SourceAway, SourceError, UnreadableFile
 from stackcls.settings import Limits
+from stackcls.printable import printable
 from stackcls.urls import Url, scrubbed
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
@@ -111,7 +112,7 @@ def _reason(error: BaseException) -> str:
     status = next(_statuses(error), None)
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    said = scrubbed(str(error)).strip() or type(error).__name__
+    said = printable(scrubbed(str(error)).strip()) or type(error).__name__
     return f"the server answers {status}" if status is not None else said
 
 

@@ -140,8 +140,9 @@ def look(shard: Place, name: str, classes: list[str] | None, limits: Limits, fou
             for member in tarfiles.members(file, size):
                 path = _path(member.name)
                 if path is None:
-                    readable = member.name.encode("utf-8", "backslashreplace").decode()
-                    found.rejected[f"{name}/{readable}"] = "its name leads out of the shard; name it otherwise"
+                    found.rejected[f"{name}/{member.name}"] = (
+                        "its name leads out of the shard, or has a NUL character; name it otherwise"
+                    )
                 elif path.suffix in LABELS:
                     labels[path.key, path.suffix] = tarfiles.content(file, member) if member.size <= LONGEST else b""
                 elif f"{name}/{path.text}" in found.images or path.text in files:

@@ -104,10 +104,17 @@ def scan(images: Place, limits: Limits | None = None) -> Source:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"images: {images} cannot be listed ({error}); give another folder (--images)") from None
+    rejected = {_writable(path): _writable(reason) for path, reason in source.rejected.items()}
+    source = replace(source, rejected=rejected)
     if not source.entries:
         why = "".join(f"; {path}: {reason}" for path, reason in list(source.rejected.items())[:1])
         raise SourceError(f"images: no images in {images}; looked for {', '.join(sorted(SUFFIXES))}{why}")
     return source
+
+
+def _writable(text: str) -> str:
+    """A name, or what is said of it, as UTF-8 can have it, and text in HDF5, which ends at a NUL."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def _scan_path(images: Path, limits: Limits) -> Source:
@@ -225,15 +232,18 @@ def _has_shards(folder: Path) -> bool:
 
 
 def _build(root: Place, kind: str, listed: Iterable[ImageEntry]) -> Source:
-    """Sort entries, and set aside those whose names cannot be written down as UTF-8."""
+    """Sort entries, and set aside those whose names cannot be written down."""
     good, rejected = [], {}
     for entry in listed:
         try:
-            "".join(filter(None, (entry.path, entry.label, entry.group, entry.split))).encode("utf-8")
-            good.append(entry)
+            written = "".join(filter(None, (entry.path, entry.label, entry.group, entry.split))).encode("utf-8")
         except UnicodeEncodeError:
-            readable = entry.path.encode("utf-8", "backslashreplace").decode("utf-8")
-            rejected[readable] = "its name is not valid UTF-8; rename the file"
+            rejected[entry.path] = "its name is not valid UTF-8; rename the file"
+            continue
+        if b"\0" in written:
+            rejected[entry.path] = "its name or label has a NUL character; write another"
+        else:
+            good.append(entry)
     good.sort(key=lambda entry: entry.path)
     for before, after in zip(good, good[1:], strict=False):
         if before.path == after.path:
