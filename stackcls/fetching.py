@@ -52,7 +52,7 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits) -> T:
         except (TooLarge, SourceError, TypeError, AttributeError, NameError):
             raise
         except Exception as error:  # noqa: BLE001  (each file system has errors of its own, many of them no OSError)
-            reason = _reason(error)
+            reason = _reason(error, url)
             if _nobody(error):
                 raise SourceError(
                     f"images: {url} cannot be read ({reason}): give credentials in the way of its file system "
@@ -108,11 +108,11 @@ def _is_final(error: BaseException) -> bool:
     return isinstance(error, PermissionError | IsADirectoryError) or type(error).__name__ in NOT_ASKED
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, url: Url) -> str:
     status = next(_statuses(error), None)
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    said = printable(scrubbed(str(error)).strip()) or type(error).__name__
+    said = printable(scrubbed(str(error), url).strip()) or type(error).__name__
     return f"the server answers {status}" if status is not None else said
 
 
@@ -190,7 +190,7 @@ def _open(url: Url, listing: bool) -> Any:
         raise SourceError(f"images: {url} needs a package that is missing ({error}): {remedy}") from None
     except ValueError as error:
         raise SourceError(
-            f"images: {url} is of no kind that can be read ({scrubbed(str(error))}); "
+            f"images: {url} is of no kind that can be read ({scrubbed(str(error), url)}); "
             "s3, gs, http, https and file are, and what else fsspec has a package for"
         ) from None
     if extra == "s3" and not listing:
