@@ -165,13 +165,16 @@ def _scan_shards(
     images: Place, limits: Limits, names: list[str] | None = None, there: set[str] | None = None
 ) -> Source:
     """List what is in tar files: those named, or all that a pattern of names stands for."""
-    root = images
+    root, query = images, ""
     if names is None:
         root, names = shards.named(images)
+        query = images.query if isinstance(images, Url) else ""
     found = Found()
-    classes = _classes(root, limits, there)
+    classes = None if query else _classes(root, limits, there)  # what is signed is the shard alone
     for name in names:
         place = root / name
+        if isinstance(place, Url):
+            place = Url(place.text + query)
         if isinstance(place, Path) and not place.is_file():
             raise SourceMissing(f"images: {place} does not exist; name shards that do {ANOTHER}")
         shards.look(place, name, classes, limits, found)
