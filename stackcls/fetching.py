@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stackcls.errors import SourceAway, SourceError, UnreadableFile
+from stackcls.errors import FileMissing, SourceAway, SourceError, SourceMissing, UnreadableFile
 from stackcls.settings import Limits
 from stackcls.printable import printable
 from stackcls.urls import Url, scrubbed
@@ -29,6 +29,41 @@ NOT_KNOWN = frozenset(
         "TokenRefreshRequired",
         "TokenRetrievalError",
         "UnauthorizedSSOTokenError",
+    }
+)
+# What asks for patience whatever the status beside it: botocore's transient and throttling errors (its retries/standard.py).
+BUSY = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "InternalError",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+# What is wrong with the bucket, or the way there, and so with every file in it.
+NO_WAY = frozenset(
+    {
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "InvalidBucketName",
+        "NoSuchBucket",
+        "PermanentRedirect",
     }
 )
 # Errors of aiohttp and botocore about what could not even be asked for.
@@ -58,8 +93,13 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits) -> T:
                     f"images: {url} cannot be read ({reason}): give credentials in the way of its file system "
                     "(environment, profile), see docs/sources.md"
                 ) from None
-            if isinstance(error, FileNotFoundError):
-                raise UnreadableFile(name, "file not found") from None
+            if code := next((code for code in _codes(error) if code in NO_WAY), None):
+                raise SourceMissing(
+                    f"images: {url} cannot be read ({code}): check the bucket's name, its region and the address of "
+                    "its service (AWS_DEFAULT_REGION, AWS_ENDPOINT_URL)"
+                ) from None
+            if _is_missing(error):
+                raise FileMissing(name, "file not found") from None
             if _is_final(error):
                 raise UnreadableFile(name, f"cannot be read ({reason})") from None
             if attempt == limits.read_tries:
@@ -90,18 +130,32 @@ def _statuses(error: BaseException) -> Iterator[int]:
                 yield value
 
 
-def _nobody(error: BaseException) -> bool:
-    """Whether the server does not know who asks."""
+def _codes(error: BaseException) -> Iterator[str]:
+    """What a service that speaks S3 calls it, without the part's name (`KMS.ThrottlingException`)."""
     for one in _causes(error):
         response = getattr(one, "response", None)
         code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-        if code in NOT_KNOWN or type(one).__name__ in NOT_KNOWN:
-            return True
-    return 401 in _statuses(error)
+        if isinstance(code, str):
+            yield code.rpartition(".")[2]
+
+
+def _nobody(error: BaseException) -> bool:
+    """Whether the server does not know who asks."""
+    names = {type(one).__name__ for one in _causes(error)}
+    return bool(NOT_KNOWN & {*names, *_codes(error)}) or 401 in _statuses(error)
+
+
+def _is_missing(error: BaseException) -> bool:
+    """Whether there is no such file; fsspec says so of some servers too that do not answer."""
+    status = next(_statuses(error), 404)
+    reached = all(isinstance(one, FileNotFoundError) or not isinstance(one, OSError) for one in _causes(error))
+    return isinstance(error, FileNotFoundError) and status == 404 and reached
 
 
 def _is_final(error: BaseException) -> bool:
     """Whether it is this file that cannot be read, now or later."""
+    if any(code in BUSY for code in _codes(error)):
+        return False
     status = next(_statuses(error), None)
     if status is not None:
         return 400 <= status < 500 and status not in PASSING

@@ -8,7 +8,7 @@ from pathlib import Path
 from stackcls import entries, folders, manifests, remote, shards
 from stackcls.entries import CUB_FILES
 from stackcls.entries import ImageEntry as ImageEntry
-from stackcls.errors import SourceError, SourceMissing, UnreadableFile
+from stackcls.errors import FileMissing, SourceError, SourceMissing, UnreadableFile
 from stackcls.folders import walk as walk
 from stackcls.imagenames import SUFFIXES as SUFFIXES
 from stackcls.imagenames import is_image_name as is_image_name
@@ -197,9 +197,14 @@ def _classes(root: Place, limits: Limits, there: set[str] | None) -> list[str] |
             return None
         try:
             text = manifests.read_utf8(root / name, remote.read_whole(root / name, limits))
-        except UnreadableFile:
+        except FileMissing:
             return None
-    return [line.strip() for line in text.rstrip().split("\n")]
+        except UnreadableFile as error:
+            raise SourceError(
+                f"images: {root / name} {error.reason}: labels that are numbers stand for its lines where it is there; "
+                "let it be read, or put an empty one there"
+            ) from None
+    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else None
 
 
 def root_of(images: Place) -> Place | None:

@@ -126,3 +126,16 @@ def test_a_url_within_a_url_is_refused_without_being_shown(tmp_path, text):
 
 def test_an_address_of_numbers_is_no_url_within_a_url():
     assert place("http://[::1]:80/x") == Url("http://[::1]:80/x")
+
+
+def test_only_what_is_not_there_counts_as_no_classes_txt(bucket, tmp_path):
+    write_tar(tmp_path / "s.tar", {"a.png": b"1", "a.cls": b"0"})
+    url = place(f"{bucket.fill(tmp_path)}/s.tar")
+    assert sources.scan(url, QUICK).class_names == ("0",)
+    bucket.put("photos/classes.txt", b"")
+    assert sources.scan(url, QUICK).class_names == ("0",)
+    bucket.put("photos/classes.txt", b"ant\n")
+    assert sources.scan(url, QUICK).class_names == ("ant",)
+    bucket.trouble.always["classes.txt"] = "403"
+    with pytest.raises(sources.SourceError, match=r"classes\.txt cannot be read .*labels that are numbers"):
+        sources.scan(url, QUICK)
