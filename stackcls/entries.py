@@ -1,5 +1,6 @@
 """From what lists images to entries: manifests, and the tables of CUB-200-2011."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -51,9 +52,18 @@ def of_cub(folder: Place, read: Callable[[str], bytes], names: Mapping[str, obje
     for number, path in paths.items():
         if number not in labels or labels[number] not in classes:
             raise SourceError(f"{folder}: image {number} ({path}) has no class in image_class_labels.txt, classes.txt")
+        if _leads_out(path):
+            raise SourceError(
+                f"{folder / 'images.txt'}: {path!r} leads out of the folder images; only paths below it are allowed"
+            )
         split = {"1": "train", "0": "test"}.get(is_training.get(number, ""))
         entries.append(ImageEntry(path, classes[labels[number]], None, split))
     return entries
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a path may lead out of the folder that it is relative to."""
+    return path.startswith("/") or bool(Path(path).anchor) or ".." in re.split(r"[/\\]", path)
 
 
 def _pairs(path: Place, data: bytes) -> dict[str, str]:
@@ -97,7 +107,7 @@ def _manifest_entry(row: Mapping[str, str | None], manifest: Place, number: int)
         )
     if isinstance(manifest, Url):
         path = PurePosixPath(given).as_posix()
-        if path.startswith("/") or ".." in path.split("/"):
+        if _leads_out(path):
             raise SourceError(
                 f"{manifest}:{number}: {given!r} leads out of its folder; only paths below it are allowed"
             )

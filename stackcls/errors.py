@@ -9,6 +9,7 @@
     │   └── SourceAway (ConnectionError)     its server does not answer
     ├── UnreadableImage (ValueError)         one image that cannot be decoded
     │   └── UnreadableFile                   its file cannot be read now; what is in it is not known
+    │       └── FileMissing                  it is not there
     ├── WeightsError (OSError)               pretrained weights missing, damaged or not to be had
     ├── EngineError (RuntimeError)           a network that an engine cannot run
     ├── ClusterError (RuntimeError)          a cluster that cannot be reached, is lost, or cannot do its part
@@ -69,6 +70,10 @@ class UnreadableImage(StackclsError, ValueError):
 
 class UnreadableFile(UnreadableImage):
     """The file of one image cannot be read now; a copy of it may be readable."""
+
+
+class FileMissing(UnreadableFile):
+    """There is no such file."""
 
 
 class WeightsError(StackclsError, OSError):

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from stackcls.errors import SourceAway, SourceError, UnreadableFile
+from stackcls.errors import FileMissing, SourceAway, SourceError, SourceMissing, UnreadableFile
 from stackcls.settings import Limits
+from stackcls.printable import printable
 from stackcls.urls import Url, scrubbed
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
@@ -28,6 +29,41 @@ NOT_KNOWN = frozenset(
         "TokenRefreshRequired",
         "TokenRetrievalError",
         "UnauthorizedSSOTokenError",
+    }
+)
+# What asks for patience whatever the status beside it: botocore's transient and throttling errors (its retries/standard.py).
+BUSY = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "InternalError",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+# What is wrong with the bucket, or the way there, and so with every file in it.
+NO_WAY = frozenset(
+    {
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "InvalidBucketName",
+        "NoSuchBucket",
+        "PermanentRedirect",
     }
 )
 # Errors of aiohttp and botocore about what could not even be asked for.
@@ -51,14 +87,19 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits) -> T:
         except (TooLarge, SourceError, TypeError, AttributeError, NameError):
             raise
         except Exception as error:  # noqa: BLE001  (each file system has errors of its own, many of them no OSError)
-            reason = _reason(error)
+            reason = _reason(error, url)
             if _nobody(error):
                 raise SourceError(
                     f"images: {url} cannot be read ({reason}): give credentials in the way of its file system "
                     "(environment, profile), see docs/sources.md"
                 ) from None
-            if isinstance(error, FileNotFoundError):
-                raise UnreadableFile(name, "file not found") from None
+            if code := next((code for code in _codes(error) if code in NO_WAY), None):
+                raise SourceMissing(
+                    f"images: {url} cannot be read ({code}): check the bucket's name, its region and the address of "
+                    "its service (AWS_DEFAULT_REGION, AWS_ENDPOINT_URL)"
+                ) from None
+            if _is_missing(error):
+                raise FileMissing(name, "file not found") from None
             if _is_final(error):
                 raise UnreadableFile(name, f"cannot be read ({reason})") from None
             if attempt == limits.read_tries:
@@ -89,40 +130,54 @@ def _statuses(error: BaseException) -> Iterator[int]:
                 yield value
 
 
-def _nobody(error: BaseException) -> bool:
-    """Whether the server does not know who asks."""
+def _codes(error: BaseException) -> Iterator[str]:
+    """What a service that speaks S3 calls it, without the part's name (`KMS.ThrottlingException`)."""
     for one in _causes(error):
         response = getattr(one, "response", None)
         code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-        if code in NOT_KNOWN or type(one).__name__ in NOT_KNOWN:
-            return True
-    return 401 in _statuses(error)
+        if isinstance(code, str):
+            yield code.rpartition(".")[2]
+
+
+def _nobody(error: BaseException) -> bool:
+    """Whether the server does not know who asks."""
+    names = {type(one).__name__ for one in _causes(error)}
+    return bool(NOT_KNOWN & {*names, *_codes(error)}) or 401 in _statuses(error)
+
+
+def _is_missing(error: BaseException) -> bool:
+    """Whether there is no such file; fsspec says so of some servers too that do not answer."""
+    status = next(_statuses(error), 404)
+    reached = all(isinstance(one, FileNotFoundError) or not isinstance(one, OSError) for one in _causes(error))
+    return isinstance(error, FileNotFoundError) and status == 404 and reached
 
 
 def _is_final(error: BaseException) -> bool:
     """Whether it is this file that cannot be read, now or later."""
+    if any(code in BUSY for code in _codes(error)):
+        return False
     status = next(_statuses(error), None)
     if status is not None:
         return 400 <= status < 500 and status not in PASSING
     return isinstance(error, PermissionError | IsADirectoryError) or type(error).__name__ in NOT_ASKED
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, url: Url) -> str:
     status = next(_statuses(error), None)
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    said = scrubbed(str(error)).strip() or type(error).__name__
+    said = printable(scrubbed(str(error), url).strip()) or type(error).__name__
     return f"the server answers {status}" if status is not None else said
 
 
-def fetch(url: Url, start: int, end: int, seconds: float) -> bytes:
-    """Read a piece of a file, or what there is of it."""
+def fetch(url: Url, start: int, end: int, seconds: float, whole: bool = False) -> bytes:
+    """Read a piece of a file, or what there is of it; with `whole`, all of it, or `TooLarge` if it is longer."""
     from fsspec.asyn import AsyncFileSystem, sync
 
     system = file_system(url)
     path = system._strip_protocol(url.text)
     if url.is_http:
-        data: bytes = sync(system.loop, _http, system, path, start, end, timeout=seconds)
+        data: bytes = sync(system.loop, _http, system, path, start, end, whole, timeout=seconds)
         return data
     try:
         if isinstance(system, AsyncFileSystem):
@@ -136,10 +191,12 @@ def fetch(url: Url, start: int, end: int, seconds: float) -> bytes:
     return data
 
 
-async def _http(system: Any, url: str, start: int, end: int) -> bytes:
+async def _http(system: Any, url: str, start: int, end: int, whole: bool) -> bytes:
     """Read from a server that may know no pieces: then from the beginning, and no more than is wanted."""
+    if end <= start:  # for which there is no header
+        return b""
     session = await system.set_session()
-    headers = {**system.kwargs.get("headers", {}), **({"Range": f"bytes={start}-{end - 1}"} if start else {})}
+    headers = {**system.kwargs.get("headers", {}), **({} if whole else {"Range": f"bytes={start}-{end - 1}"})}
     async with session.get(system.encode_url(url), **{**system.kwargs, "headers": headers}) as response:
         system._raise_not_found_for_status(response, url)
         if start and response.status != 206:
@@ -147,7 +204,7 @@ async def _http(system: Any, url: str, start: int, end: int) -> bytes:
                 f"images: {Url(url)} is on a server that gives no pieces of files, which shards need; copy it to "
                 "a local folder, or unpack it there"
             )
-        if not start and (response.content_length or 0) > end:
+        if whole and (response.content_length or 0) > end:
             raise TooLarge
         parts, length = [], 0
         async for part in response.content.iter_any():
@@ -187,7 +244,7 @@ def _open(url: Url, listing: bool) -> Any:
         raise SourceError(f"images: {url} needs a package that is missing ({error}): {remedy}") from None
     except ValueError as error:
         raise SourceError(
-            f"images: {url} is of no kind that can be read ({scrubbed(str(error))}); "
+            f"images: {url} is of no kind that can be read ({scrubbed(str(error), url)}); "
             "s3, gs, http, https and file are, and what else fsspec has a package for"
         ) from None
     if extra == "s3" and not listing:

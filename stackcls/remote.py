@@ -69,7 +69,10 @@ class RemoteFile:
             start = self.start or 0
             end = start + (limits.max_bytes + 1 if self.size is None else self.size)
             data = fetching.trying(
-                lambda: fetching.fetch(self.url, start, end, limits.read_seconds), self.url, name, limits
+                lambda: fetching.fetch(self.url, start, end, limits.read_seconds, self.size is None),
+                self.url,
+                name,
+                limits,
             )
         except fetching.TooLarge:
             raise UnreadableFile(name, _too_large(limits)) from None

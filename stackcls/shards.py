@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from stackcls import tarfiles
 from stackcls.errors import SourceError, UnreadableFile
@@ -91,13 +92,14 @@ def _choices(inside: str) -> list[str]:
 
 def named(images: Place) -> tuple[Place, list[str]]:
     """The folder of shards that a name or a pattern stands for, and their names in it."""
-    if not isinstance(images, Path):
-        folder, text = images.text.rpartition("/")[::2]
-        root: Place = Url(folder)
-    else:
-        root, text = images.parent, images.name
+
+    def last(root: Place) -> str:
+        return unquote(root.name) if isinstance(root, Url) and root.is_http else root.name
+
+    root: Place = images.parent
+    text = last(images)
     while "{" in str(root) or "}" in str(root):
-        text = f"{root.name}/{text}"
+        text = f"{last(root)}/{text}"
         root = root.parent
     return root, expanded(text)
 
@@ -140,8 +142,9 @@ def look(shard: Place, name: str, classes: list[str] | None, limits: Limits, fou
             for member in tarfiles.members(file, size):
                 path = _path(member.name)
                 if path is None:
-                    readable = member.name.encode("utf-8", "backslashreplace").decode()
-                    found.rejected[f"{name}/{readable}"] = "its name leads out of the shard; name it otherwise"
+                    found.rejected[f"{name}/{member.name}"] = (
+                        "its name leads out of the shard, or has a NUL character; name it otherwise"
+                    )
                 elif path.suffix in LABELS:
                     labels[path.key, path.suffix] = tarfiles.content(file, member) if member.size <= LONGEST else b""
                 elif f"{name}/{path.text}" in found.images or path.text in files:

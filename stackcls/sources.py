@@ -8,7 +8,7 @@ from pathlib import Path
 from stackcls import entries, folders, manifests, remote, shards
 from stackcls.entries import CUB_FILES
 from stackcls.entries import ImageEntry as ImageEntry
-from stackcls.errors import SourceError, SourceMissing, UnreadableFile
+from stackcls.errors import FileMissing, SourceError, SourceMissing, UnreadableFile
 from stackcls.folders import walk as walk
 from stackcls.imagenames import SUFFIXES as SUFFIXES
 from stackcls.imagenames import is_image_name as is_image_name
@@ -104,10 +104,17 @@ def scan(images: Place, limits: Limits | None = None) -> Source:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"images: {images} cannot be listed ({error}); give another folder (--images)") from None
+    rejected = {_writable(path): _writable(reason) for path, reason in source.rejected.items()}
+    source = replace(source, rejected=rejected)
     if not source.entries:
         why = "".join(f"; {path}: {reason}" for path, reason in list(source.rejected.items())[:1])
         raise SourceError(f"images: no images in {images}; looked for {', '.join(sorted(SUFFIXES))}{why}")
     return source
+
+
+def _writable(text: str) -> str:
+    """A name, or what is said of it, as UTF-8 can have it, and text in HDF5, which ends at a NUL."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def _scan_path(images: Path, limits: Limits) -> Source:
@@ -158,13 +165,16 @@ def _scan_shards(
     images: Place, limits: Limits, names: list[str] | None = None, there: set[str] | None = None
 ) -> Source:
     """List what is in tar files: those named, or all that a pattern of names stands for."""
-    root = images
+    root, query = images, ""
     if names is None:
         root, names = shards.named(images)
+        query = images.query if isinstance(images, Url) else ""
     found = Found()
-    classes = _classes(root, limits, there)
+    classes = None if query else _classes(root, limits, there)  # what is signed is the shard alone
     for name in names:
         place = root / name
+        if isinstance(place, Url):
+            place = Url(place.text + query)
         if isinstance(place, Path) and not place.is_file():
             raise SourceMissing(f"images: {place} does not exist; name shards that do {ANOTHER}")
         shards.look(place, name, classes, limits, found)
@@ -187,9 +197,14 @@ def _classes(root: Place, limits: Limits, there: set[str] | None) -> list[str] |
             return None
         try:
             text = manifests.read_utf8(root / name, remote.read_whole(root / name, limits))
-        except UnreadableFile:
+        except FileMissing:
             return None
-    return [line.strip() for line in text.rstrip().split("\n")]
+        except UnreadableFile as error:
+            raise SourceError(
+                f"images: {root / name} {error.reason}: labels that are numbers stand for its lines where it is there; "
+                "let it be read, or put an empty one there"
+            ) from None
+    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else None
 
 
 def root_of(images: Place) -> Place | None:
@@ -225,15 +240,18 @@ def _has_shards(folder: Path) -> bool:
 
 
 def _build(root: Place, kind: str, listed: Iterable[ImageEntry]) -> Source:
-    """Sort entries, and set aside those whose names cannot be written down as UTF-8."""
+    """Sort entries, and set aside those whose names cannot be written down."""
     good, rejected = [], {}
     for entry in listed:
         try:
-            "".join(filter(None, (entry.path, entry.label, entry.group, entry.split))).encode("utf-8")
-            good.append(entry)
+            written = "".join(filter(None, (entry.path, entry.label, entry.group, entry.split))).encode("utf-8")
         except UnicodeEncodeError:
-            readable = entry.path.encode("utf-8", "backslashreplace").decode("utf-8")
-            rejected[readable] = "its name is not valid UTF-8; rename the file"
+            rejected[entry.path] = "its name is not valid UTF-8; rename the file"
+            continue
+        if b"\0" in written:
+            rejected[entry.path] = "its name or label has a NUL character; write another"
+        else:
+            good.append(entry)
     good.sort(key=lambda entry: entry.path)
     for before, after in zip(good, good[1:], strict=False):
         if before.path == after.path:

@@ -8,7 +8,9 @@ from urllib.request import url2pathname
 
 from stackcls.errors import SourceError
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::[A-Za-z]|::[A-Za-z][A-Za-z0-9+.-]*://")
+_HOST = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::\d*)?")  # and its port
 _ANYWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 
@@ -36,6 +38,16 @@ class Url:
     def scheme(self) -> str:
         """What says how it is reached, in lower case."""
         return self.text.partition("://")[0].lower()
+
+    @property
+    def query(self) -> str:
+        """What follows its path, such as a signature, with the mark before it; secret."""
+        return self.text[len(self._path) :]
+
+    @property
+    def user(self) -> str:
+        """User and password in it, with the mark behind them; secret."""
+        return _parts(self.text)[1]
 
     @property
     def is_http(self) -> bool:
@@ -95,18 +107,31 @@ def place(value: object) -> Place:
         return Path(value)
     if value.lower().startswith("file://"):
         return Path(url2pathname(urlsplit(value).path))
-    if "::" in value:
+    if _CHAIN.search(value):
         raise SourceError("is a URL within a URL (::), which is not supported; give one of s3, gs, http, https or file")
     return Url(value)
 
 
 def cleaned(url: str) -> str:
     """Return a URL without user, password, query and fragment."""
-    scheme, _, rest = re.split("[?#]", url)[0].partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    scheme, _, rest = _parts(url)
+    return f"{scheme}://{re.split('[?#]', rest)[0]}"
 
 
-def scrubbed(text: str) -> str:
-    """Clean all URLs within a text, such as another library's message."""
+def _parts(url: str) -> tuple[str, str, str]:
+    """Scheme, user and password, and the rest of a URL, also where the password has what should have been escaped."""
+    scheme, _, rest = url.partition("://")
+    authority = re.split("[/?#]", rest)[0]
+    if "@" not in authority and not _HOST.fullmatch(authority):
+        authority = rest  # the part of a password before a /, ? or #
+    user, at, _ = authority.rpartition("@")
+    return scheme, user + at, rest[len(user + at) :]
+
+
+def scrubbed(text: str, url: Url | None = None) -> str:
+    """Clean all URLs within a text, such as another library's message; of the one given also what is no proper URL."""
+    if url is not None:
+        text = text.replace(url.text, str(url))
+        for secret in filter(None, (url.user, url.query)):
+            text = text.replace(secret, "")
     return _ANYWHERE.sub(lambda match: cleaned(match[0]), text)

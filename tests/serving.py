@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -146,12 +147,14 @@ class _Files(http.server.SimpleHTTPRequestHandler):
 
     pieces = False
     trouble = Trouble()
+    asked: ClassVar[list[str]] = []
 
     def log_message(self, *_):
         return
 
     def do_GET(self):
         path = self.path.partition("?")[0]
+        self.asked.append(self.path)
         kind = None if not Path(path).suffix else self.trouble.next(path)
         if kind == "slow":
             time.sleep(SLOW)
@@ -195,7 +198,7 @@ class Served:
 def served(tmp_path, patient):
     """The test's own folder, served as files."""
     pytest.importorskip("aiohttp")
-    handler = type("Handler", (_Files,), {"trouble": Trouble()})
+    handler = type("Handler", (_Files,), {"trouble": Trouble(), "asked": []})
     server = http.server.ThreadingHTTPServer((HOST, 0), functools.partial(handler, directory=str(tmp_path)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

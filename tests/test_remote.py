@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stackcls import config, fetching, images, sources
-from stackcls.errors import ConfigError, SourceAway, SourceError, UnreadableFile
+from stackcls.errors import ConfigError, SourceAway, SourceError, SourceMissing, UnreadableFile
 from stackcls.remote import RemoteFile
 from stackcls.settings import Limits
 from stackcls.spool import Spool
@@ -92,7 +92,7 @@ class ParamValidationError(Exception):
     """Has the name of botocore's."""
 
 
-FINAL, PASSING, NOBODY = (UnreadableFile, 1), (SourceAway, 3), (SourceError, 1)
+FINAL, PASSING, NOBODY, NO_WAY = (UnreadableFile, 1), (SourceAway, 3), (SourceError, 1), (SourceMissing, 1)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,19 @@ FINAL, PASSING, NOBODY = (UnreadableFile, 1), (SourceAway, 3), (SourceError, 1)
         (Answer(410), FINAL),
         (caused(PermissionError("no"), Told(403, "AccessDenied")), FINAL),
         (ParamValidationError("no such name"), FINAL),
+        (caused(FileNotFoundError("x"), Told(404, "NoSuchKey")), FINAL),
+        (caused(FileNotFoundError("x"), Told(404, "NoSuchBucket")), NO_WAY),
+        (caused(OSError("x"), Told(400, "AuthorizationHeaderMalformed")), NO_WAY),
+        (caused(PermissionError("x"), Told(403, "AllAccessDisabled")), NO_WAY),
+        (caused(OSError("x"), Told(301, "PermanentRedirect")), NO_WAY),
+        (caused(OSError("x"), Told(400, "ThrottlingException")), PASSING),
+        (caused(OSError("x"), Told(400, "KMS.ThrottlingException")), PASSING),
+        (caused(OSError("x"), Told(400, "RequestTimeout")), PASSING),
+        (caused(PermissionError("x"), Told(403, "RequestLimitExceeded")), PASSING),
+        (caused(PermissionError("x"), Told(403, "BandwidthLimitExceeded")), PASSING),
+        (caused(FileNotFoundError("x"), Answer(503)), PASSING),
+        (caused(FileNotFoundError("x"), ConnectionResetError("y")), PASSING),
+        (caused(FileNotFoundError("x"), TimeoutError()), PASSING),
         (Answer(401), NOBODY),
         (caused(PermissionError("no"), Told(400, "ExpiredToken")), NOBODY),
         (caused(PermissionError("no"), Told(403, "InvalidAccessKeyId")), NOBODY),
@@ -129,7 +142,8 @@ def test_whose_fault_it_is(patient, error, outcome):
     kind, count = outcome
     with pytest.raises(SourceError if kind is not UnreadableFile else UnreadableFile) as caught:
         fetching.trying(ask, Url(SECRET), "b.png", Limits(read_tries=3))
-    assert (type(caught.value), len(asked)) == (kind, count)
+    found = UnreadableFile if isinstance(caught.value, UnreadableFile) else type(caught.value)
+    assert (found, len(asked)) == (kind, count)
     assert "pass-word" not in str(caught.value)
     assert "abc" not in str(caught.value)
     assert caught.value.__cause__ is None

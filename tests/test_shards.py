@@ -113,7 +113,8 @@ def test_labels_that_cannot_be_used(tmp_path, label, reason):
 def test_names_that_lead_elsewhere_are_rejected(tmp_path, name):
     source = sources.scan(write_tar(tmp_path / "s.tar", {name: b"", "z.jpg": b""}))
     assert [path for path, _ in listed(source)] == ["s.tar/z.jpg"]
-    assert source.rejected == {f"s.tar/{name}": "its name leads out of the shard; name it otherwise"}
+    assert list(source.rejected) == [f"s.tar/{name}"]
+    assert source.rejected[f"s.tar/{name}"].startswith("its name leads out of the shard")
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
