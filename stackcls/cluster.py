@@ -236,4 +236,8 @@ def _call(version: str, call: bytes, kept: bytes | None) -> Any:
             "worker and the scheduler"
         )
     function, arguments = pickle.loads(call)  # noqa: S301  (of whoever may run anything here)
-    return function(*arguments) if kept is None else function(kept, *arguments)
+    try:
+        return function(*arguments) if kept is None else function(kept, *arguments)
+    except StackclsError as error:
+        error.__cause__ = error.__context__ = None  # errors of libraries, of which some cannot be sent
+        raise
