@@ -120,6 +120,15 @@ def test_images_that_only_workers_cannot_read_are_not_rejected(photos, on_cluste
         features.run(on_cluster(photos))
 
 
+def test_images_that_only_workers_cannot_decode_are_not_rejected(photos, on_cluster):
+    (photos / "red/cut.png").write_bytes((photos / "red/00.png").read_bytes()[:200])
+    write_photo(photos / "red/large.png", (200, 60, 60), 5)
+    with pytest.raises(
+        ClusterError, match=r"red/large.png: not enough memory to decode it, says a worker, but this machine can decode"
+    ):
+        features.run(on_cluster(photos))
+
+
 def test_weights_that_a_worker_lacks_are_sent_to_it(photos, on_cluster, tmp_path, compiled_models, monkeypatch):
     monkeypatch.setattr("stackcls.remotely.PIECE", 1000)
     weights = tmp_path / "some.weights.h5"
