@@ -19,6 +19,7 @@ AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
 LOOK = 2.0  # seconds between two looks at which workers there are
 PATIENCE = 10.0  # seconds without a worker after which the user is told
+QUIET = 300.0  # seconds without a result after which the user is told, though there are workers
 # A worker's death counts against every task that it held, at fault or not. What Dask gives up (after four deaths) is
 # asked for again, so that a task that kills every worker ends a run, and workers that are killed all the time do not.
 AGAIN = 2
@@ -109,7 +110,6 @@ class Cluster:
                     one = flying.pop(done.get(timeout=LOOK))
                 except Empty:
                     continue
-                self._heard = time.monotonic()
                 if not self._was_killed(one.future):
                     yield one.number, self._result(one.future)
                 elif one.deaths < AGAIN:
@@ -117,6 +117,7 @@ class Cluster:
                 else:
                     raise self._killing(one.future, named(one.number))
                 del one  # so that the cluster forgets it
+                self._heard = time.monotonic()
         finally:
             flying.clear()
 
@@ -150,18 +151,30 @@ class Cluster:
         except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
             raise self._lost(f"{type(error).__name__}: {error}") from None
         wanted = self._settings.resources.items()
-        offered = [item["resources"] for item in workers["workers"].values()]
-        self._n_workers = sum(all(own.get(name, 0) >= least for name, least in wanted) for own in offered)
+        offered = list(workers["workers"].values())
+        able = [one["status"] for one in offered if all(one["resources"].get(name, 0) >= n for name, n in wanted)]
+        # One that is paused begins nothing until it has memory again.
+        self._n_workers, n_paused = able.count("running"), able.count("paused")
         self._looked = now = time.monotonic()
-        if not self._n_workers and now - self._heard > PATIENCE:
+        if now - self._heard > (QUIET if self._n_workers else PATIENCE):
+            self._listener.warn(f"{self._settings.address}: {self._waiting(len(offered), n_paused, now - self._heard)}")
             self._heard = now + 60 * PATIENCE  # not again for a while
-            needs = ", ".join(f"{name}={least:g}" for name, least in wanted)
-            self._listener.warn(
-                f"{self._settings.address}: {len(offered)} workers, none of them with {needs}: waiting; start some "
-                f"with `dask worker --resources '{needs}'`, or mend cluster.resources"
-                if needs
-                else f"{self._settings.address}: there is no worker: waiting; start some with `dask worker`"
+
+    def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
+        """What is waited for, and what the user can do."""
+        paused = f"{n_paused} of {n_offered} workers are paused: give them more memory (`dask worker --memory-limit`)"
+        needs = ", ".join(f"{name}={least:g}" for name, least in self._settings.resources.items())
+        if self._n_workers:
+            more = f"; {paused}" if n_paused else ""
+            return f"no result for {seconds / 60:.0f} minutes: waiting; look into the workers' logs{more}"
+        if n_paused:
+            return f"waiting: {paused}"
+        if needs:
+            return (
+                f"{n_offered} workers, none of them with {needs}: waiting; start some with `dask worker --resources "
+                f"'{needs}'`, or mend cluster.resources"
             )
+        return "there is no worker: waiting; start some with `dask worker`"
 
     @property
     def _timeout(self) -> float:
@@ -236,4 +249,8 @@ def _call(version: str, call: bytes, kept: bytes | None) -> Any:
             "worker and the scheduler"
         )
     function, arguments = pickle.loads(call)  # noqa: S301  (of whoever may run anything here)
-    return function(*arguments) if kept is None else function(kept, *arguments)
+    try:
+        return function(*arguments) if kept is None else function(kept, *arguments)
+    except StackclsError as error:
+        error.__cause__ = error.__context__ = None  # errors of libraries, of which some cannot be sent
+        raise

@@ -26,9 +26,15 @@
 Each message says the setting or file, the value received, what is allowed, and the remedy.
 """
 
+from typing import Any
+
 
 class StackclsError(Exception):
     """Base of all errors that stackcls raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild by a call: the way that Dask takes else fails for classes that are a ValueError and an OSError."""
+        return type(self), self.args, self.__dict__
 
 
 class ConfigError(StackclsError, ValueError):
@@ -63,9 +69,9 @@ class UnreadableImage(StackclsError, ValueError):
         self.path = path
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str]]:
-        """Rebuild from both parts, since `Exception` would pass on the joined message alone."""
-        return type(self), (self.path, self.reason)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from both parts, since `args` has the joined message alone."""
+        return type(self), (self.path, self.reason), self.__dict__
 
 
 class UnreadableFile(UnreadableImage):

@@ -119,6 +119,11 @@ def extract(
         yield Extracted(tuple(positions), _run(batch, matrices) if batch else {}, failures)
 
 
+def too_long(limits: Limits) -> str:
+    """Why an image is rejected that takes longer than the limit."""
+    return f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds"
+
+
 def unreadable_first(inputs: Sequence[ImageInput], limits: Limits) -> list[UnreadableImage]:
     """Why images cannot be read, from the first one on until one can."""
     bad: list[UnreadableImage] = []
@@ -169,9 +174,7 @@ def load(
             yield partial(_load, item, frames, limits)
 
     def late(number: int) -> UnreadableImage:
-        return UnreadableImage(
-            names[number], f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds"
-        )
+        return UnreadableImage(names[number], too_long(limits))
 
     try:
         for number, loaded in enumerate(decoding.in_order(jobs(), late, limits.seconds, ahead, workers)):

@@ -13,7 +13,7 @@ from stackcls import costs, images
 from stackcls.backbones import Located
 from stackcls.cluster import Cluster
 from stackcls.errors import ClusterError, UnreadableFile, UnreadableImage
-from stackcls.extraction import Extracted, ImageInput
+from stackcls.extraction import Extracted, ImageInput, too_long, unreadable_first
 from stackcls.inference import MadeBy, Seconds
 from stackcls.listener import Listener
 from stackcls.settings import Limits
@@ -103,9 +103,7 @@ class OnCluster:
                 continue
             self._hear(answer)
             extracted = answer.extracted
-            for at, error in extracted.failures.items():
-                if isinstance(error, UnreadableFile):
-                    _check_absent(inputs[start + at], error, self._limits)
+            _check_failures(block(start), extracted.failures, self._limits)
             positions = tuple(start + at for at in extracted.positions)
             failures = {start + at: error for at, error in extracted.failures.items()}
             yield Extracted(positions, extracted.features, failures), answer.made_by
@@ -169,6 +167,24 @@ def _absolute(item: ImageInput) -> ImageInput:
 def _place(item: ImageInput) -> Path | str:
     content = item.content.shard if isinstance(item.content, TarMember) else item.content
     return content if isinstance(content, Path) else item.name
+
+
+def _check_failures(items: Sequence[ImageInput], failures: Mapping[int, UnreadableImage], limits: Limits) -> None:
+    """Refuse to reject an image for a worker's own trouble; one that took too long may hang here too."""
+    for at, error in failures.items():
+        if isinstance(error, UnreadableFile):
+            _check_absent(items[at], error, limits)
+    undecoded = [
+        at
+        for at, error in failures.items()
+        if not isinstance(error, UnreadableFile) and error.reason != too_long(limits)
+    ]
+    n_bad = len(unreadable_first([items[at] for at in undecoded], limits))
+    if n_bad < len(undecoded):
+        raise ClusterError(
+            f"{failures[undecoded[n_bad]]}, says a worker, but this machine can decode it: give every worker as much "
+            "memory, and the same libraries (Pillow with the same formats)"
+        )
 
 
 def _check_absent(item: ImageInput, error: UnreadableFile, limits: Limits) -> None:

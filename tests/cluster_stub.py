@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from stackcls import engines, images, loading
-from stackcls.errors import UnreadableFile
+from stackcls.errors import UnreadableFile, UnreadableImage
 from tests.conftest import FakeEngine, FakeExtractor
 
 SECONDS = "STUB_SECONDS"  # that a sleepy network takes per image
@@ -71,6 +71,8 @@ def hash_seen(content, name, limits):
 def decode_at_last(data, name, *given):
     if "stuck" in name:
         time.sleep(3)
+    if "large" in name:
+        raise UnreadableImage(name, "not enough memory to decode it")
     return decode(data, name, *given)
 
 

@@ -4,10 +4,12 @@ import contextlib
 import itertools
 import os
 import sys
+import threading
+import time
 
 import dask
 import pytest
-from distributed import LocalCluster
+from distributed import LocalCluster, Status
 
 from stackcls import cluster, config, connecting, tasks
 from stackcls.blocks import BlockFolder
@@ -118,6 +120,15 @@ def test_images_that_only_workers_cannot_read_are_not_rejected(photos, on_cluste
         features.run(on_cluster(photos))
 
 
+def test_images_that_only_workers_cannot_decode_are_not_rejected(photos, on_cluster):
+    (photos / "red/cut.png").write_bytes((photos / "red/00.png").read_bytes()[:200])
+    write_photo(photos / "red/large.png", (200, 60, 60), 5)
+    with pytest.raises(
+        ClusterError, match=r"red/large.png: not enough memory to decode it, says a worker, but this machine can decode"
+    ):
+        features.run(on_cluster(photos))
+
+
 def test_weights_that_a_worker_lacks_are_sent_to_it(photos, on_cluster, tmp_path, compiled_models, monkeypatch):
     monkeypatch.setattr("stackcls.remotely.PIECE", 1000)
     weights = tmp_path / "some.weights.h5"
@@ -193,6 +204,37 @@ def test_a_resource_that_no_worker_has_is_said(photos, on_cluster, monkeypatch):
         KeyboardInterrupt, match="2 workers, none of them with GPU=1: waiting; start some with `dask worker"
     ):
         features.run(on_cluster(photos, cluster={"resources": {"GPU": 1}}), listener=Stopping())
+
+
+def set_status(name, dask_worker):
+    """On a worker: what it does itself where memory is short."""
+    dask_worker.status = Status[name]
+
+
+def test_workers_that_are_paused_are_said(workers, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.2)
+    monkeypatch.setattr(cluster, "LOOK", 0.1)
+    settings, heard, jobs = ClusterSettings(address=workers.scheduler_address), Hearing(), iter([(0, (-3,))])
+    with connecting.connect(settings, heard) as connected:
+        connected._client.run(set_status, "paused")
+        resuming = threading.Timer(2.0, connected._client.run, (set_status, "running"))
+        resuming.start()
+        try:
+            assert list(connected.stream(abs, lambda: next(jobs, None), str)) == [(0, 3)]
+        finally:
+            resuming.join()
+    (line,) = heard.warned
+    assert line.endswith(": waiting: 2 of 2 workers are paused: give them more memory (`dask worker --memory-limit`)")
+
+
+def test_that_no_result_comes_is_said(workers, monkeypatch):
+    monkeypatch.setattr(cluster, "QUIET", 0.3)
+    monkeypatch.setattr(cluster, "LOOK", 0.1)
+    settings, heard, jobs = ClusterSettings(address=workers.scheduler_address), Hearing(), iter([(0, (1.0,))])
+    with connecting.connect(settings, heard) as connected:
+        assert list(connected.stream(time.sleep, lambda: next(jobs, None), str)) == [(0, None)]
+    (line,) = heard.warned
+    assert line.endswith(": no result for 0 minutes: waiting; look into the workers' logs")
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tls://127.0.0.1:9"])
