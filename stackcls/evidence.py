@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from stackcls import album, modelfile, safemodel, sources
+from stackcls import album, images, modelfile, safemodel, sources
 from stackcls.artifacts import Artifacts
 from stackcls.errors import ModelError, SourceMissing, StackclsError, UnreadableImage
 from stackcls.explaining import Explainer, Method
@@ -14,11 +15,36 @@ from stackcls.model import StackModel
 from stackcls.report import overlays
 from stackcls.report.content import Evidence, Predicted
 from stackcls.report.results import Report
-from stackcls.settings import Settings
+from stackcls.settings import Limits, Settings
+from stackcls.sources import Source
 
 MOST_SECONDS = 600.0  # after which no further image is begun
 
 Found = dict[str, tuple[Evidence, ...]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Images to explain: mistakes on images that the model has learned from since, and on images that it never did."""
+
+    mistakes: Sequence[Predicted]
+    held_out: Sequence[Predicted]
+
+    def __len__(self) -> int:
+        return len(self.mistakes) + len(self.held_out)
+
+    def unchanged(self, model: StackModel, source: Source, limits: Limits) -> list[Predicted]:
+        """Those whose content is what it was, as far as the model knows; what cannot be read says so later."""
+        every = [*self.mistakes, *self.held_out]
+        learned = [True] * len(self.mistakes) + [False] * len(self.held_out)
+        kept = []
+        for item, expected in zip(every, learned, strict=True):
+            path = item.photo.path
+            with suppress(UnreadableImage):
+                if model.seen([images.hash_file(source.content(path), path, limits)])[0] != expected:
+                    continue
+            kept.append(item)
+        return kept
 
 
 @dataclass(frozen=True)
@@ -54,10 +80,10 @@ class Search:
         mapping of str to sequence of Evidence
             By path: for the predicted class, then for the given one. What cannot be explained is not there.
         """
-        wanted = [*mistakes[: self.count], *held_out[: self.count]]
+        wanted = Wanted(mistakes[: self.count], held_out[: self.count])
         found: Found = {}
         try:
-            if wanted:
+            if len(wanted):
                 self._explain(wanted, found, report, settings, files)
             elif self.count:
                 self.listener.warn("--explain: no mistakes are listed beside this report, so nothing is explained")
@@ -65,13 +91,20 @@ class Search:
             self.listener.warn(f"--explain: {error}; the page has maps of {len(found)} of {len(wanted)} images")
         return found
 
-    def _explain(
-        self, wanted: Sequence[Predicted], found: Found, report: Report, settings: Settings, files: Artifacts
-    ) -> None:
+    def _explain(self, asked: Wanted, found: Found, report: Report, settings: Settings, files: Artifacts) -> None:
         source = sources.reachable(settings.images, settings.features.limits)
         if source is None:
             raise SourceMissing(f"the images are not at {settings.images}; say where they are (--set images=...)")
         model = _of_the_run(report, files)
+        wanted = asked.unchanged(model, source, settings.features.limits)
+        if len(wanted) < len(asked):
+            self.listener.warn(
+                f"--explain: {len(asked) - len(wanted)} of {len(asked)} images are left out: these paths in "
+                f"{settings.images} held others when the model was fitted; put those back, or say where they are "
+                "(--set images=...)"
+            )
+        if not wanted:
+            return
         model.run_as(settings.features, self.listener)
         explainer = Explainer(model, self.method, settings.features.limits, self.listener)
         end, unread = time.monotonic() + MOST_SECONDS, 0

@@ -3,7 +3,8 @@
 It lies in the archive's `metadata.json`, so that the file's SHA-256, by which feature files and models name a network,
 is one of both. Opening and saving such a file with Keras loses the record; the names of the network and of its input
 then say that there was one, and the file is refused: Keras keeps the one where the network is saved as it is or is a
-part of another, and the other where a model is made of its tensors (cut off, or with layers on top).
+part of another, and the other where a model is made of its tensors (cut off, or with layers on top). The names are in
+files of weights alone too (`.weights.h5`, by itself or taken out of the archive), which cannot have a record.
 """
 
 import json
@@ -21,6 +22,7 @@ SUFFIX = ".keras"
 MEMBER, CONFIG = "metadata.json", "config.json"
 KEY = "stackcls_seen"
 MARK = "finetuned_by_stackcls_"
+PIECE = 2**20  # bytes of a file of weights that are searched at once
 LONGEST = 2**28  # bytes of a member that is looked at: twelve million images
 DIGITS = 16
 
@@ -67,9 +69,11 @@ def read(path: Path) -> Hashes | None:
     Raises
     ------
     WeightsError
-        If it is, and its record is lost or damaged.
+        If it is, and its record is lost or damaged, or it has the weights of one that is, alone.
     """
     if path.suffix.lower() != SUFFIX:
+        if _is_marked(path):
+            raise _lost(path)
         return None
     try:
         with zipfile.ZipFile(path) as archive:
@@ -84,10 +88,29 @@ def read(path: Path) -> Hashes | None:
             raise ValueError("it is of another network")
         return np.unique(short_hashes([_digits(value) for value in said["images"]]))
     except (TypeError, KeyError, ValueError):
-        raise WeightsError(
-            f"{path}: was fine-tuned by stackcls, and its record of the images that it saw is lost, so that no score "
-            "could be trusted; give the file that `stackcls finetune` wrote, not one that Keras saved again"
-        ) from None
+        raise _lost(path) from None
+
+
+def _lost(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path}: was fine-tuned by stackcls, and its record of the images that it saw is lost, so that no score could "
+        "be trusted; give the .keras file that `stackcls finetune` wrote (under `model:`, or --from), not one that "
+        "Keras saved again, and not its weights alone"
+    )
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file of weights names a network that was fine-tuned; HDF5 keeps names as they are, not compressed."""
+    wanted, last = MARK.encode(), b""
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(PIECE):
+                if wanted in last + piece:
+                    return True
+                last = piece[-len(wanted) :]
+    except OSError:
+        pass  # as whoever opens it will say
+    return False
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> str:

@@ -120,6 +120,33 @@ def test_an_image_that_cannot_be_read_costs_its_own_map(held):
     assert heard.warned == ["--explain: 1 of 4 images could not be read"]
 
 
+def test_images_that_are_others_by_now_get_no_map(held):
+    report = Report.load(held.files.report)
+    tables = runtables.read(held.files, report)
+    found = runtables.predictions(tables, report, "x")
+    wrong = max(
+        (row for row in range(len(found.paths)) if found.given[row] != found.predicted[row]),
+        key=lambda row: found.probability[row],
+    )
+    learned, tested = (
+        held.images / found.paths[wrong],
+        held.images / runtables.held_out(tables, report, "x")[0].photo.path,
+    )
+    first, second = learned.read_bytes(), tested.read_bytes()
+    learned.write_bytes(second)
+    heard = Heard()
+    assert len(maps(explained(held, listener=heard))) == 6
+    assert heard.warned == [
+        f"--explain: 1 of 4 images are left out: these paths in {held.images} held others when the model was fitted; "
+        "put those back, or say where they are (--set images=...)"
+    ]
+    tested.write_bytes(first)
+    heard = Heard()
+    assert len(maps(explained(held, listener=heard))) == 4
+    assert heard.warned[0].startswith("--explain: 2 of 4 images are left out")
+    assert maps(explained(held, 1)) == []
+
+
 def test_a_model_of_another_run_is_not_asked(held):
     kept = held.files.safe_model.read_bytes()
     fit.run(held.model_copy(update={"cv": held.cv.model_copy(update={"seed": 5})}))

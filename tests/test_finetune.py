@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stackcls import config, seen, sources
-from stackcls.errors import ConfigError
+from stackcls.errors import ConfigError, WeightsError
 from stackcls.files import digest_file
 from stackcls.finetuning import checkpoints
 from stackcls.finetuning.plan import draw
@@ -176,6 +176,9 @@ def test_what_keras_saves_again_is_refused(done, images, tmp_path, surgery):
     raw = {"images": str(images), "artifacts": str(tmp_path / "a"), "features": {"backbones": [entry]}}
     with pytest.raises(Exception, match="its record of the images that it saw is lost"):
         features.run(config.build(raw))
+    surgery(network).save_weights(tmp_path / "alone.weights.h5")
+    with pytest.raises(WeightsError, match=r"alone\.weights\.h5: .*its record of the images that it saw is lost"):
+        seen.read(tmp_path / "alone.weights.h5")
 
 
 KILLED = """

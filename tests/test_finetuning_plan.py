@@ -46,6 +46,51 @@ def test_groups_that_the_network_saw_before_tell_nothing(photos):  # noqa: F811
     assert rest - again == {f"{colour}/{group}" for colour in ("blue", "green", "red")}
 
 
+@pytest.fixture
+def chained(photos):  # noqa: F811
+    """Photos of different pixels in groups of two, of which copies join every second with the next."""
+    groups = {f"red/{number:02d}.png": f"g{number // 2}" for number in range(20)}
+    for number in range(0, 9, 2):
+        copy = f"red/copy{number}.png"
+        (photos / copy).write_bytes((photos / f"red/{2 * number:02d}.png").read_bytes())
+        groups[copy] = f"g{number + 1}"
+    paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    rows = [f"{path},{path.split('/')[0]},{groups.get(path, '')}\n" for path in paths]
+    (photos / "all.csv").write_text("path,label,group\n" + "".join(rows))
+    families = {
+        number: {path for path in paths if groups.get(path) in {f"g{number}", f"g{number + 1}"}}
+        for number in range(0, 9, 2)
+    }
+    return photos, listing(photos / "all.csv"), families
+
+
+def test_copies_in_two_groups_keep_both_groups_whole(chained):
+    _, listed, families = chained
+    for share in (0.3, 0.5, 0.7):
+        found = parts(draw(listed, HALF.model_copy(update={"share": share})))
+        for family in families.values():
+            assert len(family) == 5
+            assert sum(bool(part & family) for part in found) == 1
+
+
+def test_copies_in_two_groups_hold_out_both(chained):
+    _, listed, families = chained
+    held = {number for number in families if min(splits.place(f"g{number}"), splits.place(f"g{number + 1}")) < 0.2}
+    assert 0 < len(held) < 5
+    drawn = set().union(*parts(draw(listed, HALF.model_copy(update={"share": 0.8}), 0.2)))
+    assert {number for number, family in families.items() if not family & drawn} == held
+    assert all(family <= drawn for number, family in families.items() if number not in held)
+
+
+def test_copies_in_two_groups_are_known_with_both(chained):
+    photos, listed, families = chained  # noqa: F811
+    rest = parts(draw(listed, HALF))[2]
+    family = next(family for family in families.values() if family <= rest)
+    alone = sorted(family)[1]  # the first is the one that was copied
+    again = parts(draw(listed, HALF, before=hashes([photos / alone])))
+    assert rest - again[2] == family
+
+
 def test_a_network_that_saw_all_cannot_be_told_when_to_stop(photos):  # noqa: F811
     with pytest.raises(TrainingError, match=r"finetune.start: the network saw all \d+ images before that .*--from"):
         draw(listing(photos), HALF, before=hashes(photos.rglob("*.png")))

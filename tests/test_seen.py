@@ -82,6 +82,19 @@ def test_a_tuned_network_within_another_model_is_refused(tmp_path):
         seen.read(saved(tmp_path / "wrapped.keras", config=config))
 
 
+@pytest.mark.parametrize("before", [0, 100, seen.PIECE - 7, 3 * seen.PIECE])
+@pytest.mark.parametrize("name", ["alone.weights.h5", "alone.HDF5"])
+def test_weights_alone_of_a_tuned_network_are_refused(tmp_path, photos, name, before, fake_engine):
+    file = tmp_path / name
+    file.write_bytes(bytes(before) + seen.mark(TOKEN).encode() + bytes(200))
+    entry = {**FAKE_BACKBONES[0], "weights": str(file)}
+    with pytest.raises(WeightsError, match=r"alone\..*: was fine-tuned by stackcls.* not its weights alone"):
+        features.run(make_settings(photos, tmp_path / "artifacts", features={"backbones": [entry]}))
+    assert not fake_engine.batches
+    file.write_bytes(bytes(before) + seen.MARK[:-1].encode() + bytes(200))
+    assert seen.read(file) is None
+
+
 def test_no_fold_scores_what_fine_tuning_saw(tmp_path, photos, fake_engine):
     files = [path for path in sorted(photos.rglob("*.png")) if path.stem < "04"]
     settings = with_tuned(photos, tmp_path / "artifacts", tuned(tmp_path / "model.keras", files))

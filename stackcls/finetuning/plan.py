@@ -11,6 +11,7 @@ import numpy as np
 
 from stackcls import splits
 from stackcls.errors import TrainingError
+from stackcls.inspect import duplicates
 from stackcls.listing import Listing
 from stackcls.printable import counted
 from stackcls.seen import Hashes, short_hashes
@@ -62,8 +63,9 @@ def draw(
 ) -> Plan:
     """Draw the parts by a hash of each relative path, which stays when the folder moves or grows.
 
-    An image goes where its group goes, and a copy where the first of its kind goes. What a split keeps back, or
-    `cv.holdout` holds out, is in no part. The share is taken from the upper end, since that takes from the lower.
+    Groups and exact copies, and what those join in turn, go together. What a split keeps back is in no part, nor what
+    `cv.holdout` holds out, with all that goes with it. The share is taken from the upper end, since that takes from the
+    lower.
 
     Parameters
     ----------
@@ -82,20 +84,18 @@ def draw(
     """
     every = [entry for entry in listing.kept if entry.label is not None]
     labelled = [entry for entry in every if not splits.is_kept_back(entry.split)]
+    related = _related(listing)
     if isinstance(holdout, float):
-        held = {listing.sha256[item.path] for item in listing.kept if splits.place(item.group or item.path) < holdout}
-        labelled = [entry for entry in labelled if listing.sha256[entry.path] not in held]
+        held = {related[entry.path] for entry in listing.kept if splits.place(_group(entry)) < holdout}
+        labelled = [entry for entry in labelled if related[entry.path] not in held]
     if not labelled:
         raise TrainingError(
             f"none of the {len(listing.kept)} images of {listing.source.root} can be learned from: `finetune` needs "
             "class folders, or a manifest with a `label` column, and images that are not held out"
         )
-    key: dict[str, str] = {}
-    for entry in labelled:
-        key.setdefault(listing.sha256[entry.path], entry.group or entry.path)
-    known = _known(listing, before)
+    known = _known(listing, before, related)
     # In 0..1, the share at the lower end.
-    places = {entry.path: 1 - splits.place(key[listing.sha256[entry.path]]) for entry in labelled}
+    places = {entry.path: 1 - splits.place(related[entry.path]) for entry in labelled}
     share, border = settings.share, settings.share * settings.validation
     # An earlier, smaller share is the lower part of this one: what it did not see is at the upper end.
     mirrored = any(place <= share and path in known for path, place in places.items())
@@ -118,14 +118,32 @@ def draw(
     return Plan(classes, train, unknown, unseen, tuple(notes))
 
 
-def _known(listing: Listing, before: Hashes | None) -> set[str]:
-    """Paths of images that a network saw, and of all of their groups."""
+def _group(entry: ImageEntry) -> str:
+    return entry.group or entry.path
+
+
+def _related(listing: Listing) -> dict[str, str]:
+    """For each path the first name of all groups, and of images without, that groups and exact copies join with it."""
+    groups: dict[str, int] = {}
+    contents: dict[str, int] = {}
+    group = [groups.setdefault(_group(entry), len(groups)) for entry in listing.kept]
+    content = [contents.setdefault(listing.sha256[entry.path], len(contents)) for entry in listing.kept]
+    # Nodes are both; each image joins its two.
+    joined = duplicates.joined(np.array(group, int), np.array(content, int) + len(groups), len(groups) + len(contents))
+    parts, first = joined[group].tolist(), dict[int, str]()
+    for entry, part in zip(listing.kept, parts, strict=True):
+        first[part] = min(first.get(part, _group(entry)), _group(entry))
+    return {entry.path: first[part] for entry, part in zip(listing.kept, parts, strict=True)}
+
+
+def _known(listing: Listing, before: Hashes | None, related: Mapping[str, str]) -> set[str]:
+    """Paths of images that a network saw, and of all that go with them."""
     if before is None or not len(before):
         return set()
-    entries = listing.kept
-    saw = np.isin(short_hashes([listing.sha256[entry.path] for entry in entries]), before).tolist()
-    groups = {entry.group for entry, is_known in zip(entries, saw, strict=True) if is_known} - {None}
-    return {entry.path for entry, is_known in zip(entries, saw, strict=True) if is_known or entry.group in groups}
+    paths = [entry.path for entry in listing.kept]
+    saw = np.isin(short_hashes([listing.sha256[path] for path in paths]), before).tolist()
+    names = {related[path] for path, is_known in zip(paths, saw, strict=True) if is_known}
+    return {path for path in paths if related[path] in names}
 
 
 def _notes(kept_back: int, labelled: Iterable[ImageEntry], classes: Sequence[str], known: int) -> list[str]:
