@@ -177,6 +177,11 @@ def span(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
+def hours(seconds: float) -> str:
+    """Core hours."""
+    return f"{seconds / HOUR:,.0f}" if seconds >= 100 * HOUR else f"{seconds / HOUR:.2g}"
+
+
 def rows(each: Sequence[Job], units: Mapping[str, float], prices: Prices) -> list[list[str]]:
     """The table, with a column for each job."""
     found = [Estimate(job, units) for job in each]
@@ -194,7 +199,7 @@ def rows(each: Sequence[Job], units: Mapping[str, float], prices: Prices) -> lis
         return lines
 
     return [
-        ["core hours of `features`", *(f"{item.networks_s / HOUR:,.3g}" for item in found)],
+        ["core hours of `features`", *(hours(item.networks_s) for item in found)],
         *clusters(),
         ["of that one core alone: list, put together", *(span(item.alone_s) for item in found)],
         ["images", *(size(item.job.images * item.job.image_bytes) for item in found)],
@@ -204,7 +209,7 @@ def rows(each: Sequence[Job], units: Mapping[str, float], prices: Prices) -> lis
         ["opening `features.h5`", *(span(item.open_s) for item in found)],
         ["memory of `fit`, a matrix in it", *(size(item.fit_bytes) for item in found)],
         ["memory of `fit`, reading in blocks", *(size(item.table_bytes) for item in found)],
-        ["core hours of `fit`", *(f"{item.fit_s / HOUR:,.3g}" for item in found)],
+        ["core hours of `fit`", *(hours(item.fit_s) for item in found)],
         ["what `fit` reads in blocks", *(size(item.read_bytes) for item in found)],
         ["the same, at the speed measured", *(span(item.read_bytes / 1e9 / units["read_gb_per_s"]) for item in found)],
         *(
