@@ -17,6 +17,7 @@ from stackcls.listener import Listener
 
 AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one whose result is being fetched
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
+SMALL = 1 << 16  # bytes; names, places and hashes of a block's images are 20 kB
 LOOK = 2.0  # seconds between two looks at which workers there are
 PATIENCE = 10.0  # seconds without a worker after which the user is told
 QUIET = 300.0  # seconds without a result after which the user is told, though there are workers
@@ -52,7 +53,13 @@ class Cluster:
         self._n_workers, self._looked, self._heard = 0, 0.0, time.monotonic()
 
     def keep(self, value: bytes) -> Any:
-        """Give the cluster what many tasks take; each worker gets it once, also one that comes later."""
+        """Give the cluster what many tasks take; each worker gets it once, also one that comes later.
+
+        What is small goes with each task instead: Dask gives the first tasks to who has what they take, so that one
+        worker of a hundred would get nearly all of them.
+        """
+        if len(value) <= SMALL:
+            return value
         return self._client.submit(_same, value, key=(f"{self._run}-kept", next(self._numbers)), pure=False)
 
     def stream(
