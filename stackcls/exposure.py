@@ -71,7 +71,7 @@ def find(
         notes.append(f"near copies of what fine-tuning of {by} saw may have been scored, since none were looked for")
     if absent := int((~np.isin(hashes, own)).sum()):
         notes.append(
-            f"{absent} images that fine-tuning of {by} saw are not in {store.path.name}, so that near copies of those "
-            "could not be looked for, and may have been scored"
+            f"{absent} images that fine-tuning of {by} saw are not in {store.path.name}, so that neither near copies "
+            "of those nor other images of their groups could be looked for, and may have been scored"
         )
     return Exposure(np.union1d(hashes, own[rows]), rows)

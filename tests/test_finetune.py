@@ -223,6 +223,17 @@ def test_killed_in_epoch_three_it_ends_as_if_it_had_not_been(images, tmp_path):
     assert (resumed.best, resumed.accuracy) == (whole.best, pytest.approx(whole.accuracy, abs=0.02))
 
 
+def test_stopping_early_is_said(images, tmp_path, monkeypatch, stackcls):
+    from stackcls.finetuning import learning
+
+    monkeypatch.setattr(learning, "_merit", lambda epoch: -epoch.epoch)
+    sets = [f"--set=finetune.{key}={value}" for key, value in {**TUNING, "epochs": 4, "patience": 1}.items()]
+    arguments = ["finetune", "mini_vgg", "--head-only", "--images", images, "--artifacts", tmp_path / "a", *sets]
+    status, _, err = stackcls(*arguments)
+    assert status == 0
+    assert "stopped after epoch 2 of 4: none was better since epoch 1; a larger finetune.patience goes on" in err
+
+
 def test_a_comparison_on_the_command_line(images, tmp_path, stackcls):
     from stackcls.report import curves
 

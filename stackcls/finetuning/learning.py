@@ -69,6 +69,11 @@ def train(
             checkpoints.save(state, kept)
             logs.add(epoch)
             listener.say(_line(epoch, settings.epochs, state.best))
+    if (done := len(state.history)) < settings.epochs:
+        listener.say(
+            f"stopped after epoch {done} of {settings.epochs}: none was better since epoch {state.best}; a larger "
+            "finetune.patience goes on longer, as random weights may need before they learn anything"
+        )
     network.model.set_weights(list(state.best_weights))
     return state
 
