@@ -28,6 +28,10 @@ _LEFT_OUT = (
 LEFT_OUT = f"{_LEFT_OUT}: `fit --report full` does it"
 NO_ROOM = f"{_LEFT_OUT}: matrices do not fit into memory (stack.memory)"
 
+TUNED = (
+    "folds that do not know the duplicates were not scored: the tuned stack was chosen from all images, and would be "
+    "judged by some that it was chosen by; `fit` without --tune scores them"
+)
 NO_REJECTION = (
     f"a class is called {UNKNOWN!r}, as images of no known class would be: `predict --reject` is refused until that "
     "class has another name"
@@ -84,7 +88,9 @@ def find(training: TrainingRows, validated: Validated, settings: Settings, liste
     unknown, familiarity = unknowns.look(training.data, validated, settings, full, listener)
     refused = UNKNOWN in training.data.class_names
     left_out = NO_ROOM if training.data.streamed else LEFT_OUT
-    notes = [note for note, said in ((left_out, not full), (NO_REJECTION, refused)) if said]
+    unscored = settings.cv.groups == "duplicates" and bool(validated.temperatures)
+    said = ((left_out, not full), (NO_REJECTION, refused), (TUNED, unscored))
+    notes = [note for note, applies in said if applies]
     return Findings(
         contributions=scoring.contributions(validated.predictions, validated.without, training.seconds_per_image),
         suspects=found,
@@ -132,9 +138,11 @@ def _duplicates(
     """Count and list duplicates; where each group was kept in one fold, also score folds that do not know them."""
     data, fold, ungrouped = training.data, validated.predictions.fold, None
     if settings.cv.groups == "duplicates":
-        predictions = validation.predict_folds(replace(data, groups=training.given_groups), settings, listener)
-        ungrouped = {name: scoring.score(predictions, name).mean for name in predictions.ranking}
-        fold = predictions.fold
+        plain = replace(data, groups=training.given_groups)
+        fold, ungrouped = validation.fold_numbers(plain, settings), {}
+        if not validated.temperatures:  # a tuned stack was chosen on all images: other folds would flatter it
+            predictions = validation.predict_folds(plain, settings, listener)
+            ungrouped = {name: scoring.score(predictions, name).mean for name in predictions.ranking}
     paths = [training.table.paths[row] for row in training.rows]
     listed = grouping.listed(training.duplicates, paths, [data.class_names[label] for label in data.y])
     return grouping.summary(training.duplicates, data.y, fold, ungrouped), grouping.to_csv(listed)

@@ -103,7 +103,7 @@ def summary(found: Found, labels: Ints, fold: Ints, ungrouped: Mapping[str, floa
     fold : ndarray of int64, shape (n,)
         Of folds that do not know the duplicates.
     ungrouped : mapping of str to float, or None
-        Mean accuracies on these, where the report's own folds are others.
+        Mean accuracies on these, where the report's own folds are others; empty where they were not scored.
     """
     pairs, exact = duplicates.count_pairs(found.group), duplicates.count_pairs(found.content)
     sizes = np.bincount(found.group)

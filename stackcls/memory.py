@@ -31,7 +31,9 @@ class Plan:
     lines: tuple[str, ...]
 
 
-def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: int, settings: StackSettings) -> Plan:
+def plan(
+    names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: int, settings: StackSettings, folds: int
+) -> Plan:
     """Compare what fitting each backbone takes with what there is.
 
     Parameters
@@ -41,11 +43,12 @@ def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: 
     n_images, n_classes : int
         That are learned from.
     settings : StackSettings
-        `memory`: MiB, or None for most of what is available.
+        `memory`: MiB, or None for most of what is available; `tune`.
+    folds : int
     """
     memory = int(SHARE * processes.available_memory()) if settings.memory is None else settings.memory << 20
     allowed = f"the {_size(memory)} that fits may take (stack.memory)"
-    tables = NUMBER * n_images * n_classes * (len(names) + TABLES)
+    tables = NUMBER * n_images * n_classes * (len(names) + TABLES + _tuning(len(names), folds, settings))
     streamed, lines = [], []
     for number, (name, width) in enumerate(zip(names, widths, strict=True)):
         matrix = NUMBER * n_images * width
@@ -58,11 +61,21 @@ def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: 
             "the file in blocks, once for each step of a fit"
         )
     if tables > memory:
+        remedy = "fewer images, or no --tune" if settings.tune else "or fewer images"
         lines.append(
             f"{n_images} images times {n_classes} classes are so many probabilities that {_size(tables)} are needed, "
-            f"more than {allowed}, whether matrices are read in blocks or not: give it more memory, or fewer images"
+            f"more than {allowed}, whether matrices are read in blocks or not: give it more memory, {remedy}"
         )
     return Plan(memory, frozenset(streamed), tuple(lines))
+
+
+def _tuning(backbones: int, folds: int, settings: StackSettings) -> int:
+    """Tables that tuning keeps: of what all backbones say together as configured, of each one's best, of a part's last.
+
+    Each inner fold says something of all rows of its part. The parts are what folds are fitted on, and all rows:
+    together as many times all rows as there are folds.
+    """
+    return settings.inner_folds * (folds * (backbones + 1) + backbones) if settings.tune else 0
 
 
 def traffic(name: str, matrix: int, read: int, seconds: float) -> str:

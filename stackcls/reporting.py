@@ -9,10 +9,10 @@ from stackcls.report.results import STACK, UNTUNED, Report, Tuning
 from stackcls.report.tables import comma_separated
 from stackcls.runtables import Tables
 from stackcls.scoring import Predictions
-from stackcls.settings import Settings
+from stackcls.settings import Settings, StackSettings
 from stackcls.training import TrainingSet
 from stackcls.trainingdata import TrainingRows
-from stackcls.tuning import FACTORS, Search
+from stackcls.tuning import Search
 from stackcls.validation import Validated
 from stackcls.versions import created_with
 
@@ -56,22 +56,24 @@ def report(
     )
 
 
-def tuning(search: Search, validated: Validated, untuned: Predictions, minutes: float) -> Tuning:
-    """Compare the tuned stack with the one that is configured, both on images held out, of the same folds."""
-    tuned = validated.predictions
+def tuning(search: Search, validated: Validated, untuned: Predictions, settings: StackSettings) -> Tuning:
+    """Compare the tuned stack with the one that is configured, both on images held out, of the same folds.
+
+    By the accuracy that the choice was made by: with `class_weight: balanced` all classes weigh the same.
+    """
+    tuned, balanced = validated.predictions, settings.class_weight == "balanced"
     both = Predictions(tuned.given, tuned.fold, {UNTUNED: untuned.ranking[STACK], STACK: tuned.ranking[STACK]})
-    scores = {name: scoring.score(both, name) for name in both.ranking}
+    scores = {name: (scoring.balanced if balanced else scoring.score)(both, name) for name in both.ranking}
     return Tuning(
-        minutes=minutes,
+        minutes=settings.tune or 0.0,
         seconds=search.seconds,
         base_factors=list(search.base_factors),
         meta_factors=list(search.meta_factors),
-        untried=[
-            factor for factor in FACTORS if factor not in search.base_factors or factor not in search.meta_factors
-        ],
+        untried=list(search.untried),
         choices=list(search.choices),
         untuned=scores[UNTUNED],
         gain=scoring.gain(both, scores),
+        balanced=balanced,
     )
 
 

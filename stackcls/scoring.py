@@ -1,7 +1,7 @@
 """From out-of-fold predictions to scores, and from decisions to a calibration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,16 @@ def score(predictions: Predictions, learner: str) -> Score:
     )
     present = np.isin(np.union1d(predictions.given, predictions.predicted(learner)), predictions.given)
     return Score(float(np.mean(folds)), float(np.std(folds)), folds, float(np.mean(recalls[present])), top5)
+
+
+def balanced(predictions: Predictions, learner: str) -> Score:
+    """As `score`, all classes of a fold weighing the same."""
+    right, folds = predictions.correct(learner), []
+    for fold in np.unique(predictions.fold):
+        here = predictions.fold == fold
+        hits, counts = (np.bincount(predictions.given[here], weights) for weights in (right[here], None))
+        folds.append(float(np.mean(hits[counts > 0] / counts[counts > 0])))
+    return replace(score(predictions, learner), mean=float(np.mean(folds)), std=float(np.std(folds)), folds=folds)
 
 
 def gain(predictions: Predictions, scores: Mapping[str, Score]) -> Gain:
@@ -187,6 +197,14 @@ def cross_calibrated(decisions: Floats, given: Ints, fold: Ints) -> NDArray[np.f
         elsewhere = ~here if (~here).any() else here
         calibrated[here] = probabilities(decisions[here], fit_temperature(decisions[elsewhere], given[elsewhere]))
     return calibrated
+
+
+def calibrated(decisions: Floats, fold: Ints, temperatures: Sequence[float]) -> NDArray[np.float64]:
+    """Probabilities of each fold by its own temperature, shape (n, classes)."""
+    shares = np.empty(decisions.shape, dtype=np.float64)
+    for number in np.unique(fold):
+        shares[fold == number] = probabilities(decisions[fold == number], temperatures[number])
+    return shares
 
 
 def calibration(shares: Floats, given: Ints, temperature: float) -> Calibration:

@@ -1,7 +1,8 @@
 """Choosing C, recipe and meta-classifier by inner cross-validation of each training part, bounded by time."""
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from stackcls import scoring, stack, validation
 from stackcls.decisions import probabilities
+from stackcls.levels import Levels
 from stackcls.listener import Listener
 from stackcls.parallel import in_parallel
 from stackcls.report.findings import Choice
@@ -20,8 +22,7 @@ from stackcls.validation import Advance, Floats, Ints, Part
 
 FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01)  # of the configured C, in the order in which they are tried
 BASE_SHARE = 0.7  # of the time, after which no further C of the base learners is begun
-ERRORS = 2.0  # standard errors by which something must be better: one would let a single image decide
-MARGIN = 1.5  # a level may take so much longer than the longest before it
+ERRORS = 2.5  # standard errors by which something must be better: the best of some twenty is picked, each by its luck
 
 Mask = NDArray[np.bool_]
 
@@ -36,15 +37,20 @@ class Search:
         Chosen from each fold's training part, and last from all rows.
     choices : tuple of Choice
         The same, for the report.
-    base_factors, meta_factors : tuple of float
-        Multiples of the configured C that were tried, of the base learners and of the meta-classifiers.
+    temperatures : tuple of float
+        Of each of them, from its decisions on the inner folds: those of another kind are of another scale.
+    base_factors, meta_factors, untried : tuple of float
+        Multiples of the configured C that were tried, of the base learners and of the meta-classifiers, and those that
+        were not tried of both.
     seconds : float
     """
 
     stacks: tuple[StackSettings, ...]
     choices: tuple[Choice, ...]
+    temperatures: tuple[float, ...]
     base_factors: tuple[float, ...]
     meta_factors: tuple[float, ...]
+    untried: tuple[float, ...]
     seconds: float
 
 
@@ -71,45 +77,36 @@ def search(data: TrainingSet, settings: Settings, listener: Listener) -> Search:
 
 
 def search_parts(data: TrainingSet, rows: Sequence[Ints], settings: Settings, listener: Listener) -> Search:
-    """Choose a stack for each of these parts, of which no other row is looked at."""
+    """Choose a stack for each of these parts, of which no other row is looked at.
+
+    The last is the model's: it stays as configured unless half of the others change too, whose scores speak for it.
+    """
     start = time.perf_counter()
     end = start + 60 * (settings.stack.tune or 0.0)
     parts = [_Part(data, part, settings) for part in rows]
     fits = sum(len(part.inner) for part in parts) * len(data.names)
-    base = _Levels(start, start + BASE_SHARE * (end - start))
-    with listener.track("tune", fits * len(FACTORS), "fit") as advance:
+    factors = _factors(settings.stack)
+    base = Levels(factors, start, start + BASE_SHARE * (end - start))
+    with listener.track("tune", fits * len(factors), "fit") as advance:
         for factor in base:
             _try_bases(parts, data, settings, factor, advance)
     for part in parts:
         part.settle()
-    meta = _Levels(time.perf_counter(), end)
-    with listener.track("tune", len(parts) * len(FACTORS), "part") as advance:
+    meta = Levels(factors, time.perf_counter(), end)
+    with listener.track("tune", len(parts) * len(factors), "part") as advance:
         for factor in meta:
             # Small ones side by side; of large ones the fits themselves use all processors.
             jobs = (delayed(part.try_metas)(factor) for part in parts)
             for _ in in_parallel(jobs, 1 if validation.is_large(data) else -1):
                 advance(1)
     chosen = [part.chosen() for part in parts]
-    stacks, choices = zip(*chosen, strict=True)
-    return Search(stacks, choices, tuple(base.done), tuple(meta.done), time.perf_counter() - start)
-
-
-class _Levels:
-    """Gives one factor after the other, as long as the next is likely to end in time."""
-
-    def __init__(self, start: float, end: float) -> None:
-        self._start, self._end = start, end
-        self.done: list[float] = []
-
-    def __iter__(self) -> Iterator[float]:
-        longest, last = 0.0, self._start
-        for factor in FACTORS:
-            if self.done and last + MARGIN * longest > self._end:
-                return
-            yield factor
-            self.done.append(factor)
-            now = time.perf_counter()
-            longest, last = max(longest, now - last), now
+    changed = [choice.changed for _, choice, _ in chosen[:-1]]
+    if 2 * sum(changed) < len(changed):
+        chosen[-1] = parts[-1].chosen(keep=True)
+    stacks, choices, temperatures = zip(*chosen, strict=True)
+    untried = tuple(factor for factor in factors if factor not in base.done or factor not in meta.done)
+    seconds = time.perf_counter() - start
+    return Search(stacks, choices, temperatures, tuple(base.done), tuple(meta.done), untried, seconds)
 
 
 def _try_bases(
@@ -134,30 +131,37 @@ def _times(settings: StackSettings, names: Sequence[str], factor: float) -> Base
     return BaseSettings(C={name: _product(factor, C[name] if isinstance(C, dict) else C) for name in names})
 
 
+def _factors(settings: StackSettings) -> list[float]:
+    """Multiples with which no configured C leaves the numbers that there are."""
+    C = settings.base.C
+    strengths = [settings.meta.C, *(C.values() if isinstance(C, dict) else [C])]
+    return [factor for factor in FACTORS if all(0 < _product(factor, strength) < math.inf for strength in strengths)]
+
+
 def _product(factor: float, C: float) -> float:
     """As a person would write it: 0.3, and not 0.30000000000000004."""
     return float(f"{factor * C:.12g}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Base:
     """What one backbone says with one C.
 
-    Attributes
-    ----------
-    C : float
-    held : ndarray of shape (n, classes)
-        Probabilities of each row of the part, by the inner fit that did not see it.
-    seen : sequence of ndarray
-        Of each inner fit, those of the rows that it was fitted on.
-    losses : ndarray of shape (n,)
-        Logarithms of the given classes' probabilities, negative.
+    `said` are probabilities of each row of the part, by the inner fit that did not see it; then, of each inner fit,
+    those of the rows that it was fitted on. `loss` is of the first.
     """
 
     C: float
-    held: Floats
-    seen: Sequence[Floats]
-    losses: NDArray[np.float64]
+    said: list[Floats]
+    loss: float
+
+
+def _add(total: list[Floats], said: Sequence[Floats]) -> None:
+    """Add to sums over backbones, so that not all of them are kept."""
+    if not total:
+        total += [np.zeros_like(shares) for shares in said]
+    for own, shares in zip(total, said, strict=True):
+        own += shares
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ class _Scored:
     tuned: bool  # whether its base learners have the C chosen for them, or the configured one
     right: Mask
     loss: float
+    temperature: float
 
 
 class _Part:
@@ -179,9 +184,11 @@ class _Part:
         groups = None if data.groups is None else data.groups[rows]
         splitter = stack.splitter(settings.stack.inner_folds, settings.cv.seed, groups)
         self.inner: list[Part] = list(splitter.split(self._y, self._y, groups))
-        self._configured: dict[int, _Base] = {}
-        self._best: dict[int, _Base] = {}
-        self._averages: dict[bool, tuple[Floats, list[Floats]]] = {}
+        self._clusters = np.arange(len(rows)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        self._losses: list[NDArray[np.float64]] = []  # of each backbone as configured, row by row
+        self._best: list[_Base] = []
+        self._strengths: dict[bool, list[float]] = {False: [], True: []}
+        self._averages: dict[bool, list[Floats]] = {False: [], True: []}
         self._scored: list[_Scored] = []
         counts = np.bincount(self._y, minlength=len(data.class_names))
         balanced = settings.stack.class_weight == "balanced"
@@ -193,25 +200,29 @@ class _Part:
         return self._rows[train], self._rows[test]
 
     def take(self, number: int, C: float, seen: Sequence[Floats], held: Sequence[Floats]) -> None:
-        """Take what one backbone's inner fits with one C gave, the configured one first; keep what is best."""
+        """Take what one backbone's inner fits with one C gave, the configured first; keep what is clearly better."""
         whole = np.empty((len(self._y), held[0].shape[1]), held[0].dtype)
         for (_, test), shares in zip(self.inner, held, strict=True):
             whole[test] = shares
         own = whole[np.arange(len(self._y)), self._y].astype(np.float64)
-        found = _Base(C, whole, seen, -np.log(np.maximum(own, np.finfo(np.float32).tiny)))
-        self._configured.setdefault(number, found)
-        if number not in self._best or self._mean(found.losses) < self._mean(self._best[number].losses):
+        losses = -np.log(np.maximum(own, np.finfo(np.float32).tiny))
+        found = _Base(C, [whole, *seen], self._mean(losses))
+        if number == len(self._losses):
+            self._losses.append(losses)
+            self._best.append(found)
+            self._strengths[False].append(C)
+            _add(self._averages[False], found.said)
+        elif found.loss < self._best[number].loss and self._exceeds(self._losses[number] - losses):
             self._best[number] = found
 
     def settle(self) -> None:
-        """Choose each backbone's C: the configured one where the best is not clearly better."""
-        for number, configured in self._configured.items():
-            if not self._exceeds(configured.losses - self._best[number].losses):
-                self._best[number] = configured
-        for tuned, bases in ((False, self._configured), (True, self._best)):
-            held = np.mean([base.held for base in bases.values()], axis=0)
-            seen = [np.mean([base.seen[n] for base in bases.values()], axis=0) for n in range(len(self.inner))]
-            self._averages[tuned] = held, seen
+        """Average what the backbones say, as configured and with the C chosen for each; let go of the rest."""
+        self._strengths[True] = [base.C for base in self._best]
+        for base in self._best:
+            _add(self._averages[True], base.said)
+        for shares in (*self._averages[False], *self._averages[True]):
+            shares /= len(self._best)
+        self._best = []
 
     def try_metas(self, factor: float) -> None:
         """Score the recipes and meta-classifiers with this multiple of their C, from the base learners there are."""
@@ -232,7 +243,7 @@ class _Part:
         meta-classifier learns from probabilities of other inner folds, whose base learners saw the rows that it is
         judged on: a further level of folds would cost as many fits again.
         """
-        held, seen = self._averages[tuned]
+        held, *seen = self._averages[tuned]
         decisions = np.empty(held.shape)
         unfitted = stack.StackedClassifier(
             meta=meta.kind,
@@ -247,16 +258,18 @@ class _Part:
         temperature = scoring.fit_temperature(decisions, self._y)
         own_share = probabilities(decisions, temperature)[np.arange(len(self._y)), self._y]
         loss = self._mean(-np.log(np.maximum(own_share, np.finfo(np.float64).tiny)))
-        return _Scored(recipe, meta, tuned, decisions.argmax(axis=1) == self._y, loss)
+        return _Scored(recipe, meta, tuned, decisions.argmax(axis=1) == self._y, loss, temperature)
 
-    def chosen(self) -> tuple[StackSettings, Choice]:
-        """The most accurate candidate, of several the one of the least loss; or what is configured, as for C."""
+    def chosen(self, keep: bool = False) -> tuple[StackSettings, Choice, float]:
+        """The most accurate candidate, of several the one of the least loss; or what is configured, as for C.
+
+        With its temperature; `keep` takes what is configured, whatever is better.
+        """
         configured, *others = self._scored
         best = max(others, key=lambda item: (self._mean(item.right), -item.loss))
-        if not self._exceeds(best.right.astype(np.float64) - configured.right):
+        if keep or not self._exceeds(best.right.astype(np.float64) - configured.right):
             best = configured
-        bases = self._best if best.tuned else self._configured
-        strengths = {name: bases[number].C for number, name in enumerate(self._names)}
+        strengths = dict(zip(self._names, self._strengths[best.tuned], strict=True))
         same = len(set(strengths.values())) == 1
         settings = self._settings.stack.model_copy(
             update={
@@ -268,12 +281,17 @@ class _Part:
         )
         accuracy, before = self._mean(best.right), self._mean(configured.right)
         said = (best.recipe, strengths, best.meta.kind, best.meta.C)
-        return settings, Choice(*said, accuracy, before, changed=best is not configured)
+        return settings, Choice(*said, accuracy, before, changed=best is not configured), best.temperature
 
     def _mean(self, values: Mask | NDArray[np.float64]) -> float:
         return float(np.mean(self._weights * values))
 
     def _exceeds(self, differences: NDArray[np.float64]) -> bool:
-        """Whether a mean over rows is above zero by more than chance makes, the best of many being picked."""
+        """Whether a mean over rows is above zero by more than chance makes, the best of many being picked.
+
+        Rows of a group are alike, so that its sum counts as one (Liang and Zeger, Longitudinal data analysis using
+        generalized linear models, Biometrika 73, 1986).
+        """
         weighted = self._weights * differences
-        return bool(weighted.mean() > ERRORS * weighted.std() / np.sqrt(len(weighted)))
+        sums = np.bincount(self._clusters, weighted - weighted.mean())
+        return bool(weighted.mean() > ERRORS * np.sqrt(len(sums)) * sums.std(ddof=1) / len(weighted))

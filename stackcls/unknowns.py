@@ -199,8 +199,11 @@ def _score(case: _Case, validated: Validated, labels: Ints, settings: Settings, 
     """Fit a stack without the classes left out, and let it say what it thinks of what is held out."""
     train, test = case.part
     kept = np.setdiff1d(np.arange(len(case.data.class_names) + len(case.group)), case.group)
-    # From rows that the case is fitted on: those held out are to be judged.
-    temperature = fit_temperature(validated.predictions.ranking[STACK][np.ix_(train, kept)], case.data.y[train])
+    if validated.temperatures:
+        temperature = validated.temperatures[case.fold]
+    else:
+        # From rows that the case is fitted on: those held out are to be judged.
+        temperature = fit_temperature(validated.predictions.ranking[STACK][np.ix_(train, kept)], case.data.y[train])
     as_in_fold = settings.model_copy(update={"stack": validated.stacks[case.fold]})  # chosen without what is held out
     decisions = validation.predict_held_out(case.data, case.part, as_in_fold, advance)[STACK]
     ((_, looks),) = familiarities(case.data, [case.part], large, advance)

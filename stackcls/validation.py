@@ -16,7 +16,7 @@ from stackcls.listener import Listener
 from stackcls.logistic import Coefficients
 from stackcls.parallel import in_parallel
 from stackcls.report.results import STACK
-from stackcls.scoring import Predictions, cross_calibrated, fit_temperature
+from stackcls.scoring import Predictions, calibrated, cross_calibrated, fit_temperature
 from stackcls.settings import Settings, StackSettings
 from stackcls.training import TrainingSet, check_classes, check_folds
 
@@ -37,11 +37,11 @@ class Validated:
     Attributes
     ----------
     model : StackedClassifier
-        Fitted on all rows, its temperature from the out-of-fold decisions.
+        Fitted on all rows, its temperature from the out-of-fold decisions, or the one given for it.
     predictions : Predictions
         Out-of-fold, of every backbone and the stack.
     shares : ndarray of float64, shape (n, classes)
-        The stack's probabilities, each fold calibrated on the others.
+        The stack's probabilities, each fold calibrated on the others, or with the temperature given for it.
     baselines : Predictions or None
         Out-of-fold, of a linear SVM on each backbone.
     unconverged : tuple of str
@@ -51,6 +51,8 @@ class Validated:
         empty where it was not asked for, and with one backbone.
     stacks : sequence of StackSettings
         What was fitted, fold by fold, and last on all rows.
+    temperatures : sequence of float
+        Those that were given; empty where the stacks are all the same.
     """
 
     model: stack.StackedClassifier
@@ -60,6 +62,7 @@ class Validated:
     unconverged: tuple[str, ...]
     without: Mapping[str, Ints] = field(default_factory=dict)
     stacks: Sequence[StackSettings] = ()
+    temperatures: Sequence[float] = ()
 
 
 def cross_validate(
@@ -69,6 +72,7 @@ def cross_validate(
     listener: Listener,
     leave_out: bool = False,
     stacks: Sequence[StackSettings] | None = None,
+    temperatures: Sequence[float] = (),
 ) -> Validated:
     """Score every backbone and the stack on the same folds, then fit on all rows.
 
@@ -83,6 +87,8 @@ def cross_validate(
         Whether to score the stack without each backbone too.
     stacks : sequence of StackSettings, optional
         Another stack for each fold, and for all rows; by default the one of the settings for all.
+    temperatures : sequence of float, optional
+        Of each of these stacks: one for all would not do, where their decisions are of another kind and scale.
 
     Raises
     ------
@@ -101,10 +107,11 @@ def cross_validate(
             model = _fit_part(each, data, part, bases, found)
         baselines = _validate_baselines(settings.stack.class_weight, data, folds, advance) if baseline else None
     decisions = found.predictions.ranking[STACK]
-    model.set_params(temperature=fit_temperature(decisions, data.y))
-    shares = cross_calibrated(decisions, data.y, found.predictions.fold)
+    fold = found.predictions.fold
+    model.set_params(temperature=temperatures[-1] if temperatures else fit_temperature(decisions, data.y))
+    shares = calibrated(decisions, fold, temperatures) if temperatures else cross_calibrated(decisions, data.y, fold)
     unconverged = tuple(sorted(found.unconverged))
-    return Validated(model, found.predictions, shares, baselines, unconverged, found.without, wanted)
+    return Validated(model, found.predictions, shares, baselines, unconverged, found.without, wanted, temperatures)
 
 
 def split(data: TrainingSet, settings: Settings) -> list[Part]:
@@ -113,6 +120,11 @@ def split(data: TrainingSet, settings: Settings) -> list[Part]:
     folds = list(stack.splitter(settings.cv.folds, settings.cv.seed, data.groups).split(data.y, data.y, data.groups))
     check_folds(data, folds, settings)
     return folds
+
+
+def fold_numbers(data: TrainingSet, settings: Settings) -> Ints:
+    """The fold of each image."""
+    return _fold_of(split(data, settings))
 
 
 def predict_folds(data: TrainingSet, settings: Settings, listener: Listener) -> Predictions:

@@ -184,7 +184,7 @@ def test_matrices_that_do_not_fit_side_by_side_are_fitted_one_after_the_other(mo
 
 
 def planned(mib, n_images=100_000, n_classes=10):
-    return memory.plan(("a", "b"), (1024, 128), n_images, n_classes, StackSettings(memory=mib))
+    return memory.plan(("a", "b"), (1024, 128), n_images, n_classes, StackSettings(memory=mib), 3)
 
 
 def test_what_does_not_fit_is_streamed():

@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from stackcls import config, tuning, unknowns, validation
 from stackcls.errors import ConfigError, TrainingError
+from stackcls.levels import Levels
 from stackcls.listener import Silent
 from stackcls.report import sections
 from stackcls.report.results import Gain, McNemar, Report, Score, Tuning
@@ -29,8 +30,8 @@ def noisy(seed=0, n=160, groups=None):
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(n) % 4)
     X = rng.normal(size=(n, 100))
-    X[:, :4] += 1.3 * np.eye(4)[y]
-    X[:, 50:54] += 1.3 * np.eye(4)[y]
+    X[:, :4] += np.eye(4)[y]
+    X[:, 50:54] += np.eye(4)[y]
     return TrainingSet(X.astype(np.float32), ("one", "two"), (50, 50), y, tuple("abcd"), groups)
 
 
@@ -168,7 +169,7 @@ def tick(monkeypatch, seconds):
 )
 def test_a_level_that_would_not_end_in_time_is_not_begun(monkeypatch, end, levels):
     tick(monkeypatch, 10)
-    levels_of = tuning._Levels(0.0, end)
+    levels_of = Levels(tuning.FACTORS, 0.0, end)
     next_look = tuning.time.perf_counter()
     assert next_look == 0
     assert list(levels_of) == list(tuning.FACTORS[:levels]) == levels_of.done

@@ -87,7 +87,8 @@ class Duplicates:
     grouped : bool
         Whether each group was kept in one fold.
     ungrouped : mapping of str to float
-        Mean accuracies with folds that do not know the groups, by backbone and `stack`; empty unless `grouped`.
+        Mean accuracies with folds that do not know the groups, by backbone and `stack`; empty unless `grouped`,
+        and with a tuned stack.
     near_looked_for : bool
         Whether not only exact copies were.
     """

@@ -173,6 +173,8 @@ class Tuning:
         Of the stack as configured, on the same folds.
     gain : Gain
         Of the tuned stack over that, on the same folds.
+    balanced : bool
+        Whether all accuracies here weigh all classes alike.
     """
 
     minutes: float
@@ -183,6 +185,7 @@ class Tuning:
     choices: list[Choice]
     untuned: Score
     gain: Gain
+    balanced: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ def duplicates_sentence(report: Report, found: Duplicates) -> str:
     if found.conflicting:
         said += f", {found.conflicting} with two different labels"
     said += "; duplicates.csv lists them. "
+    if found.grouped and not found.ungrouped:
+        return said + f"Each group was kept in one fold; in plain folds {found.straddling} would straddle."
     if found.grouped:
         return said + (
             f"Stack: plain folds, in which {found.straddling} would straddle, score {percent(found.ungrouped[STACK])}; "
@@ -74,23 +76,27 @@ def holdout_section(report: Report, holdout: Holdout) -> list[str]:
 def tuning_sentence(tuning: Tuning) -> str:
     """What tuning gained over the stack as configured, and in plain words whether it paid."""
     gain, test = tuning.gain, tuning.gain.mcnemar
+    measure = "balanced accuracy" if tuning.balanced else "accuracy"
     interval = ""
     if gain.interval:
         low, high = gain.interval
         interval = f" (95 % interval {100 * low:+z.2f} to {100 * high:+z.2f}, corrected for overlapping folds)"
     return (
         f"Tuning took {tuning.seconds:.0f} s of {tuning.minutes:g} min. The tuned stack against the stack as "
-        f"configured, {percent(tuning.untuned.mean)}: {100 * gain.mean:+z.2f} points{interval}. It alone is right on "
-        f"{test.stack_only} images, the other alone on {test.single_only} (McNemar's test: p = {test.p_value:.3g}). "
-        f"{tuning_verdict(tuning)}"
+        f"configured, {measure} {percent(tuning.untuned.mean)}: {100 * gain.mean:+z.2f} points{interval}. It alone is "
+        f"right on {test.stack_only} images, the other alone on {test.single_only} (McNemar's test: "
+        f"p = {test.p_value:.3g}). {tuning_verdict(tuning)}"
     )
 
 
 def tuning_verdict(tuning: Tuning) -> str:
     """Whether tuning paid."""
     mean, interval = tuning.gain.mean, tuning.gain.interval
-    if not any(choice.changed for choice in tuning.choices):
-        return "It did not pay: nothing that was tried was clearly better, and the model is the one configured."
+    if not tuning.choices[-1].changed:
+        return (
+            "It did not pay: nothing that was tried was clearly better on all images and in half of the folds, and the "
+            "model is the one configured."
+        )
     if interval and interval[0] > 0:
         return "It paid."
     if mean <= 0:
@@ -104,8 +110,11 @@ def tuning_tried(tuning: Tuning) -> str:
         f"Tried were multiples of the configured C, of the base learners {_factors(tuning.base_factors)}, of the "
         f"meta-classifier {_factors(tuning.meta_factors)}; linear SVM and logistic regression with both recipes, and "
         "the plain average. Each fold's choice is made by inner cross-validation of the images that it is fitted on; "
-        "what is configured stays unless something is better by more than two standard errors."
+        "what is configured stays unless something is better by more than two and a half standard errors; for the "
+        "model also where fewer than half of the folds change."
     )
+    if tuning.balanced:
+        said += " Accuracies here are balanced, all classes weighing the same, as in the choice."
     if tuning.untried:
         said += f" For {_factors(tuning.untried)} there was no time, or not for all: --tune MINUTES gives more."
     return said

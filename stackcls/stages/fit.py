@@ -115,13 +115,13 @@ def _run(settings: Settings, baseline: str | None, listener: Listener, lock: loc
         _check(training, settings)
         full = analyses.is_full(training.data, settings)
         search = tuning.search(training.data, settings, listener) if settings.stack.tune else None
-        stacks = search.stacks if search else None
+        stacks, temperatures = (search.stacks, search.temperatures) if search else (None, ())
         svm = baseline == BASELINES[0] and _svm_fits(training, listener)
-        validated = validation.cross_validate(training.data, settings, svm, listener, full, stacks)
+        validated = validation.cross_validate(training.data, settings, svm, listener, full, stacks, temperatures)
         tuned = None
         if search:
             untuned = validation.predict_folds(training.data, settings, listener)
-            tuned = reporting.tuning(search, validated, untuned, settings.stack.tune or 0.0)
+            tuned = reporting.tuning(search, validated, untuned, settings.stack)
         fitted = settings.model_copy(update={"stack": validated.stacks[-1]})
         findings = analyses.find(training, validated, fitted, listener)
         for line in training.read():
