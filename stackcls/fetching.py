@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from stackcls.errors import FileMissing, SourceAway, SourceError, SourceMissing, UnreadableFile
-from stackcls.settings import Limits
 from stackcls.printable import printable
+from stackcls.settings import Limits
 from stackcls.urls import Url, scrubbed
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from stackcls import processes
 from stackcls.descent import PAIRS
-from stackcls.settings import StackSettings
+from stackcls.settings import Settings
+from stackcls.stacksettings import RECIPES, Recipe
+from stackcls.streaming import rows_of_block
 
 SHARE = 0.75  # of what is available: other work, and what the system keeps of files, need some too
 NUMBER = 4  # bytes of a float32
@@ -31,9 +33,12 @@ class Plan:
     lines: tuple[str, ...]
 
 
-def plan(
-    names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: int, settings: StackSettings, folds: int
-) -> Plan:
+def copies(recipe: Recipe) -> int:
+    """How often a matrix is in memory while its base learner is fitted: beside it, inner folds have their rows."""
+    return 2 if recipe == "out-of-fold" else 1
+
+
+def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: int, settings: Settings) -> Plan:
     """Compare what fitting each backbone takes with what there is.
 
     Parameters
@@ -42,40 +47,51 @@ def plan(
         Of the backbones.
     n_images, n_classes : int
         That are learned from.
-    settings : StackSettings
-        `memory`: MiB, or None for most of what is available; `tune`.
-    folds : int
+    settings : Settings
+        `stack.memory`: MiB, or None for most of what is available. Where the recipe is chosen, it may be any.
     """
-    memory = int(SHARE * processes.available_memory()) if settings.memory is None else settings.memory << 20
+    wanted = settings.stack
+    memory = int(SHARE * processes.available_memory()) if wanted.memory is None else wanted.memory << 20
     allowed = f"the {_size(memory)} that fits may take (stack.memory)"
-    tables = NUMBER * n_images * n_classes * (len(names) + TABLES + _tuning(len(names), folds, settings))
+    tables = NUMBER * n_images * n_classes * (len(names) + TABLES + _tuning(len(names), settings))
+    n_copies = max(map(copies, RECIPES if wanted.tune else (wanted.recipe,)))
     streamed, lines = [], []
     for number, (name, width) in enumerate(zip(names, widths, strict=True)):
-        matrix = NUMBER * n_images * width
+        matrix = NUMBER * n_images * width * n_copies
         steps = NUMBER * (width + 1) * n_classes * 2 * (PAIRS + 4)
         if matrix + steps + tables <= memory:
             continue
         streamed.append(number)
+        twice = " (twice, for inner folds)" if n_copies > 1 else ""
         lines.append(
-            f"{name}: {_size(matrix)}, and {_size(steps + tables)} to work with, do not fit into {allowed}: read from "
-            "the file in blocks, once for each step of a fit"
+            f"{name}: {_size(matrix)}{twice}, and {_size(steps + tables)} to work with, do not fit into {allowed}: "
+            "read from the file in blocks, once for each step of a fit"
         )
+        blocks = NUMBER * width * min(n_images, 2 * rows_of_block(width, NUMBER))
+        if tables <= memory < blocks + steps + tables:
+            lines.append(
+                f"{name}: {width} features are so many that {_size(blocks + steps + tables)} are needed even so, more "
+                f"than {allowed}: give it more memory, or leave that matrix out (features.backbones, features.pooling)"
+            )
     if tables > memory:
-        remedy = "fewer images, or no --tune" if settings.tune else "or fewer images"
+        less = ", or fit without --tune" if wanted.tune else ""
         lines.append(
             f"{n_images} images times {n_classes} classes are so many probabilities that {_size(tables)} are needed, "
-            f"more than {allowed}, whether matrices are read in blocks or not: give it more memory, {remedy}"
+            f"more than {allowed}, whether matrices are read in blocks or not: give it more memory, or fewer "
+            f"images{less}"
         )
     return Plan(memory, frozenset(streamed), tuple(lines))
 
 
-def _tuning(backbones: int, folds: int, settings: StackSettings) -> int:
+def _tuning(backbones: int, settings: Settings) -> int:
     """Tables that tuning keeps: of what all backbones say together as configured, of each one's best, of a part's last.
 
     Each inner fold says something of all rows of its part. The parts are what folds are fitted on, and all rows:
     together as many times all rows as there are folds.
     """
-    return settings.inner_folds * (folds * (backbones + 1) + backbones) if settings.tune else 0
+    if not settings.stack.tune:
+        return 0
+    return settings.stack.inner_folds * (settings.cv.folds * (backbones + 1) + backbones)
 
 
 def traffic(name: str, matrix: int, read: int, seconds: float) -> str:

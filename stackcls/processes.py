@@ -70,14 +70,17 @@ def _mark(pid: int) -> str:
 
 
 def available_memory() -> int:
-    """Bytes that this process can still take: of the machine's, of its control groups' and of its own limit."""
+    """Bytes that this process can still take: of the machine's, of its control groups' and of its own limits."""
     found = [int(psutil.virtual_memory().available), *_left_to_groups()]
     if sys.platform != "win32":
         import resource
 
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if soft != resource.RLIM_INFINITY:
-            found.append(soft - int(psutil.Process().memory_info().vms))
+        used = psutil.Process().memory_info()
+        # Of what Linux says, `data` has the stack too, which that limit does not count; other systems do not say it.
+        for limit, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, getattr(used, "data", used.rss))):
+            soft, _ = resource.getrlimit(limit)
+            if soft != resource.RLIM_INFINITY:
+                found.append(soft - int(taken))
     return max(0, min(found))
 
 
@@ -101,11 +104,14 @@ def _left_to_groups() -> Iterator[int]:
 
 def _left_to_group(folder: Path, unified: bool) -> int:
     """What one group's limit leaves; what is kept of files can be given back, and does not count."""
-    limit, used = ("memory.max", "memory.current") if unified else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    stated = (folder / limit).read_text("ascii").strip()
+    # Above `high` nothing is refused, but all is slowed down until it stands still.
+    limits = ("memory.max", "memory.high") if unified else ("memory.limit_in_bytes",)
+    used = "memory.current" if unified else "memory.usage_in_bytes"
+    stated = [path.read_text("ascii").strip() for path in (folder / name for name in limits) if path.exists()]
+    limit = min(int(text) for text in stated if text != "max")  # where there is none, the ValueError says so
     said = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
     files = int(said["inactive_file"]) + int(said["active_file"])
-    return int(stated) - int((folder / used).read_text("ascii")) + files  # "max" is no number, and no limit
+    return limit - int((folder / used).read_text("ascii")) + files
 
 
 def mark() -> str:

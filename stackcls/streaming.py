@@ -66,8 +66,7 @@ class Streamed:
 
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """Yield all rows in order, as number of the first row and features; each block is gone when the next comes."""
-        each = ROWS * max(1, BLOCK // (ROWS * self.width * np.dtype(self.dtype).itemsize))
-        each = max(1, min(each, len(self.rows)))
+        each = max(1, min(rows_of_block(self.width, np.dtype(self.dtype).itemsize), len(self.rows)))
         spare = [buffers.zeros((each, self.width), self.dtype) for _ in range(2)]
         with ThreadPoolExecutor(1, "read") as thread:
             following = thread.submit(self._read, 0, spare[0])
@@ -84,6 +83,11 @@ class Streamed:
             self.traffic.bytes += self.read(rows, target[: len(rows)])
             self.traffic.seconds += perf_counter() - begin
         return target[: len(rows)]
+
+
+def rows_of_block(width: int, itemsize: int) -> int:
+    """Rows that are read at a time, of which sums of `ROWS` can be made."""
+    return ROWS * max(1, BLOCK // (ROWS * width * itemsize))
 
 
 def pieces(X: Floats | Streamed, rows: int = ROWS) -> Iterator[tuple[int, Floats]]:

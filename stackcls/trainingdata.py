@@ -134,7 +134,7 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     rows = np.flatnonzero(keep)
     present, y = np.unique(table.labels[rows], return_inverse=True)
     widths = tuple(store.matrices[name].width for name in names)
-    planned = memory.plan(names, widths, len(rows), len(present), settings.stack, settings.cv.folds)
+    planned = memory.plan(names, widths, len(rows), len(present), settings)
     data = TrainingSet(
         X=_Stored(store, tuple(names), rows, tuple(Traffic() for _ in names)),
         names=tuple(names),

@@ -8,7 +8,7 @@ import numpy as np
 from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 
-from stackcls import buffers, stack
+from stackcls import buffers, memory, stack
 from stackcls.backbones import backbone_of
 from stackcls.decisions import per_class
 from stackcls.learners import FittedBase
@@ -194,7 +194,7 @@ def fit_bases(
         for each, part in zip(unfitted, parts, strict=True)
         for number in range(len(data.names))
     ]
-    if is_large(data):
+    if is_large(data, max(memory.copies(each.recipe) for each in unfitted)):
         means = [_Mean() for _ in data.names]
         jobs = (delayed(means[task[2]].fit)(*task) for task in tasks)
         results = in_parallel(jobs, 1, cpu_count())
@@ -232,10 +232,10 @@ class _Mean:
         return result
 
 
-def is_large(data: TrainingSet) -> bool:
-    """Whether fits take so long, or so much memory, that none should be done in vain."""
+def is_large(data: TrainingSet, copies: int = 1) -> bool:
+    """Whether fits, which have so many copies of a matrix, take so long or so much that none should be done in vain."""
     numbers = len(data.y) * max(data.widths)
-    if data.streamed or 4 * numbers * cpu_count() > data.memory:
+    if data.streamed or copies * memory.NUMBER * numbers * cpu_count() > data.memory:
         return True
     return numbers * len(data.class_names) >= LARGE or numbers >= MANY
 

@@ -54,6 +54,16 @@ def test_a_group_s_limit_counts_and_what_is_kept_of_files_does_not(groups):
 
 
 @linux
+@pytest.mark.parametrize(("high", "limit", "left"), [(4, "max", 2), (4, 8, 2), (8, 4, 2), ("max", 4, 2), ("max",) * 3])
+def test_a_group_that_is_slowed_down_before_its_limit_has_that_left(groups, high, limit, left):
+    folder = groups("0::/\n")
+    limit, high, left = (item if item == "max" else item * GIB for item in (limit, high, left))
+    write_group(folder, UNIFIED, limit, 2 * GIB, 0)
+    (folder / "memory.high").write_text(f"{high}\n")
+    assert processes.available_memory() == (64 * GIB if left == "max" else left)
+
+
+@linux
 def test_in_a_container_the_limit_is_at_the_top(groups):
     folder = groups("0::/docker/0123\n")
     write_group(folder, UNIFIED, 8 * GIB, 2 * GIB, 0)
@@ -75,10 +85,11 @@ def test_more_used_than_allowed_leaves_nothing(groups):
 
 
 @linux
-def test_a_process_s_own_limit_counts():
+@pytest.mark.parametrize("limit", ["AS", "DATA"])
+def test_a_process_s_own_limit_counts(limit):
     code = (
-        "import resource; from stackcls import processes; before = processes.available_memory();"
-        "resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)); print(processes.available_memory() <= 2**31 - 2**22)"
+        f"import resource; from stackcls import processes; kind = resource.RLIMIT_{limit};"
+        "resource.setrlimit(kind, (2**31, 2**31)); print(processes.available_memory() <= 2**31 - 2**22)"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
     assert found.stdout.strip() == "True"

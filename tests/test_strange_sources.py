@@ -113,7 +113,9 @@ def test_what_is_no_proper_url_shows_no_password_either(text, shown):
     assert "u:p" not in said
 
 
-@pytest.mark.parametrize("text", ["simplecache::https://user:pw@h/x", "zip://a::s3://user:pw@h/x", "a::b::s3://user:pw@h"])
+@pytest.mark.parametrize(
+    "text", ["simplecache::https://user:pw@h/x", "zip://a::s3://user:pw@h/x", "a::b::s3://user:pw@h"]
+)
 def test_a_url_within_a_url_is_refused_without_being_shown(tmp_path, text):
     with pytest.raises(sources.SourceError, match="is a URL within a URL") as caught:
         place(text)

@@ -11,7 +11,6 @@ from stackcls.familiarity import fit_space
 from stackcls.inspect import duplicates
 from stackcls.learners import FittedBase, LeanLogisticRegression
 from stackcls.listener import Silent
-from stackcls.settings import Settings, StackSettings
 from stackcls.stages import fit
 from stackcls.store import Store
 from stackcls.streaming import Streamed, Traffic, pieces
@@ -175,37 +174,6 @@ def test_the_stack_is_the_same(small_blocks, monkeypatch, recipe, n_classes):
     np.testing.assert_array_equal(spaces[0][0][1][0], spaces[1][0][1][0])
 
 
-def test_matrices_that_do_not_fit_side_by_side_are_fitted_one_after_the_other(monkeypatch):
-    data = make_training_set()
-    monkeypatch.setattr(validation, "cpu_count", lambda: 8)
-    matrix = 4 * 120 * 7
-    assert validation.is_large(replace(data, memory=8 * matrix - 1))
-    assert not validation.is_large(replace(data, memory=8 * matrix))
-
-
-def planned(mib, n_images=100_000, n_classes=10):
-    return memory.plan(("a", "b"), (1024, 128), n_images, n_classes, StackSettings(memory=mib), 3)
-
-
-def test_what_does_not_fit_is_streamed():
-    # 390 and 49 MiB, and 53 MiB of probabilities.
-    assert [sorted(planned(mib).streamed) for mib in (1000, 450, 440, 110, 100)] == [[], [], [0], [0], [0, 1]]
-    assert planned(1000).lines == ()
-    (line,) = planned(200).lines
-    assert line.startswith("a: 410 MB, and 57 MB to work with, do not fit into the 210 MB that fits may take (stack.m")
-    assert "read from the file in blocks" in line
-    assert "1000000 images times 10 classes are so many" not in str(planned(600, 1_000_000).lines)
-    assert "1000000 images times 10 classes are so many probabilities that 560 MB are ne" in str(
-        planned(500, 1_000_000).lines
-    )
-
-
-def test_by_default_most_of_what_is_available_is_taken(monkeypatch):
-    monkeypatch.setattr("stackcls.processes.available_memory", lambda: 800)
-    assert planned(None).memory == 600
-    assert planned(None).streamed == {0, 1}
-
-
 class Heard(Silent):
     def __init__(self):
         self.lines = []
@@ -261,13 +229,3 @@ def test_what_needs_whole_matrices_is_left_out_also_where_it_was_asked_for(hard,
     assert analyses.NO_ROOM in report.notes
     assert report.contributions == {}
     assert "most similar images" not in report.suspects.method
-
-
-@pytest.mark.parametrize("value", ["much", 0, -3, True, 1.5])
-def test_memory_is_auto_or_mib(value):
-    with pytest.raises(ValueError, match="`auto` or a number of MiB from 1 on is allowed"):
-        Settings(stack={"memory": value})
-
-
-def test_memory_as_written():
-    assert [Settings(stack={"memory": value}).stack.memory for value in ("auto", "300", 300)] == [None, 300, 300]

@@ -131,14 +131,14 @@ def test_tuning_is_counted_in_the_plan_of_memory(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     table = 4 * 400 * 40
-    assert peak < table * (memory._tuning(4, 3, stack) + 4 + memory.TABLES)
+    assert peak < table * (memory._tuning(4, Settings(stack=stack)) + 4 + memory.TABLES)
     lines = [
-        memory.plan("abcd", [20] * 4, 100_000, 200, StackSettings(memory=3000, tune=tune), 3).lines
+        memory.plan("abcd", [20] * 4, 100_000, 200, Settings(stack={"memory": 3000, "tune": tune})).lines
         for tune in (None, 5)
     ]
     assert lines[0] == ()
     assert "100000 images times 200 classes are so many probabilities that 5.8 GB are needed" in lines[1][-1]
-    assert lines[1][-1].endswith("give it more memory, fewer images, or no --tune")
+    assert lines[1][-1].endswith("give it more memory, or fewer images, or fit without --tune")
 
 
 def test_with_balanced_weights_the_gain_is_of_balanced_accuracy():
