@@ -4,16 +4,17 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from stackcls.errors import FileMissing, SourceAway, SourceError, SourceMissing, UnreadableFile
-from stackcls.settings import Limits
 from stackcls.printable import printable
+from stackcls.settings import Limits
 from stackcls.urls import Url, scrubbed
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before the second try, and before any
+FIRST = 2**20  # bytes that are read of a file before its size is asked for, or waited for
 PASSING = frozenset({408, 425, 429})
 # What a service says when it does not know who asks: of no single file, and no wait mends it.
 NOT_KNOWN = frozenset(
@@ -31,7 +32,7 @@ NOT_KNOWN = frozenset(
         "UnauthorizedSSOTokenError",
     }
 )
-# What asks for patience whatever the status beside it: botocore's transient and throttling errors (its retries/standard.py).
+# What asks for patience whatever the status beside it: botocore's transient and throttling errors (retries/standard.py).
 BUSY = frozenset(
     {
         "BandwidthLimitExceeded",
@@ -170,14 +171,14 @@ def _reason(error: BaseException, url: Url) -> str:
     return f"the server answers {status}" if status is not None else said
 
 
-def fetch(url: Url, start: int, end: int, seconds: float, whole: bool = False) -> bytes:
-    """Read a piece of a file, or what there is of it; with `whole`, all of it, or `TooLarge` if it is longer."""
+def fetch(url: Url, start: int, end: int, seconds: float) -> bytes:
+    """Read a piece of a file, or what there is of it."""
     from fsspec.asyn import AsyncFileSystem, sync
 
     system = file_system(url)
     path = system._strip_protocol(url.text)
     if url.is_http:
-        data: bytes = sync(system.loop, _http, system, path, start, end, whole, timeout=seconds)
+        data: bytes = sync(system.loop, _http_piece, system, path, start, end, timeout=seconds)
         return data
     try:
         if isinstance(system, AsyncFileSystem):
@@ -191,28 +192,96 @@ def fetch(url: Url, start: int, end: int, seconds: float, whole: bool = False) -
     return data
 
 
-async def _http(system: Any, url: str, start: int, end: int, whole: bool) -> bytes:
+def fetch_whole(url: Url, most: int, seconds: float, admit: Callable[[int], None]) -> bytes:
+    """Read a file; `admit` is told its size before more of it than the beginning is read, and may wait.
+
+    Raises
+    ------
+    TooLarge
+        If it has more than `most` bytes.
+    """
+    if url.is_http:
+        return _http_whole(url, most, seconds, admit)
+    data = fetch(url, 0, FIRST, seconds)
+    if len(data) < FIRST:
+        admit(len(data))
+        return data
+    if (size := size_of(url)) > most:
+        raise TooLarge
+    admit(size)
+    # From the beginning again, since two pieces could be of two versions.
+    return fetch(url, 0, size, seconds)
+
+
+def size_of(url: Url) -> int:
+    """Length of a file in bytes."""
+    system = file_system(url)
+    return int(system.info(system._strip_protocol(url.text))["size"] or 0)
+
+
+async def _answer(system: Any, url: str, asked: Mapping[str, str]) -> Any:
+    """What a web server answers, of which the beginning was read; the file as it is, not packed."""
+    session = await system.set_session()
+    headers = {"Accept-Encoding": "identity", **system.kwargs.get("headers", {}), **asked}
+    response = await session.get(system.encode_url(url), **{**system.kwargs, "headers": headers})
+    try:
+        system._raise_not_found_for_status(response, url)
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
+async def _read(response: Any, count: int) -> bytes:
+    parts = []
+    while count > 0 and (part := await response.content.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+async def _http_piece(system: Any, url: str, start: int, end: int) -> bytes:
     """Read from a server that may know no pieces: then from the beginning, and no more than is wanted."""
     if end <= start:  # for which there is no header
         return b""
-    session = await system.set_session()
-    headers = {**system.kwargs.get("headers", {}), **({} if whole else {"Range": f"bytes={start}-{end - 1}"})}
-    async with session.get(system.encode_url(url), **{**system.kwargs, "headers": headers}) as response:
-        system._raise_not_found_for_status(response, url)
+    response = await _answer(system, url, {"Range": f"bytes={start}-{end - 1}"})
+    try:
         if start and response.status != 206:
             raise SourceError(
                 f"images: {Url(url)} is on a server that gives no pieces of files, which shards need; copy it to "
                 "a local folder, or unpack it there"
             )
-        if whole and (response.content_length or 0) > end:
+        return await _read(response, end - start)
+    finally:
+        response.close()
+
+
+def _http_whole(url: Url, most: int, seconds: float, admit: Callable[[int], None]) -> bytes:
+    from fsspec.asyn import sync
+
+    system = file_system(url)
+    began = time.monotonic()
+    response = sync(system.loop, _answer, system, url.text, {}, timeout=seconds)
+    try:
+        size = most if "Content-Encoding" in response.headers else response.content_length
+        if (size or 0) > most:
             raise TooLarge
-        parts, length = [], 0
-        async for part in response.content.iter_any():
-            parts.append(part)
-            length += len(part)
-            if length >= end - start:
-                break
-        return b"".join(parts)[: end - start]
+        data: bytes = sync(system.loop, _read, response, FIRST, timeout=_left(seconds, began))
+        if len(data) < FIRST:
+            admit(len(data))
+            return data
+        left = _left(seconds, began)
+        admit(most if size is None else size)  # here, since the thread of the connections must not wait
+        data += sync(system.loop, _read, response, most + 1 - FIRST, timeout=left)
+    finally:
+        system.loop.call_soon_threadsafe(response.close)
+    if len(data) > most:
+        raise TooLarge
+    return data
+
+
+def _left(seconds: float, began: float) -> float:
+    return max(seconds - (time.monotonic() - began), 0.001)  # 0 would be for ever
 
 
 def file_system(url: Url, listing: bool = False) -> Any:

@@ -2,10 +2,14 @@
 
 import io
 import tarfile
+import threading
 
 import pytest
 
-from stackcls import images, sources
+from stackcls import decoding, fetching, images, sources, tasks
+from stackcls.decoding import GivenUp
+from stackcls.extraction import ImageInput
+from stackcls.remote import RemoteFile
 from stackcls.settings import Limits
 from stackcls.stages import features
 from stackcls.store import Store
@@ -113,7 +117,9 @@ def test_what_is_no_proper_url_shows_no_password_either(text, shown):
     assert "u:p" not in said
 
 
-@pytest.mark.parametrize("text", ["simplecache::https://user:pw@h/x", "zip://a::s3://user:pw@h/x", "a::b::s3://user:pw@h"])
+@pytest.mark.parametrize(
+    "text", ["simplecache::https://user:pw@h/x", "zip://a::s3://user:pw@h/x", "a::b::s3://user:pw@h"]
+)
 def test_a_url_within_a_url_is_refused_without_being_shown(tmp_path, text):
     with pytest.raises(sources.SourceError, match="is a URL within a URL") as caught:
         place(text)
@@ -139,3 +145,93 @@ def test_only_what_is_not_there_counts_as_no_classes_txt(bucket, tmp_path):
     bucket.trouble.always["classes.txt"] = "403"
     with pytest.raises(sources.SourceError, match=r"classes\.txt cannot be read .*labels that are numbers"):
         sources.scan(url, QUICK)
+
+
+class Room:
+    """Notes how much of a server's answers had been read when room was asked for."""
+
+    def __init__(self, read):
+        self.read, self.asked = read, []
+
+    def __call__(self, size):
+        self.asked.append((size, sum(self.read)))
+
+
+@pytest.mark.parametrize("size", [3, fetching.FIRST, 5 * fetching.FIRST])
+@pytest.mark.parametrize("kind", ["http", "s3"])
+def test_room_is_asked_for_before_a_large_file_is_read(request, tmp_path, monkeypatch, kind, size):
+    data = bytes(size - 1) + b"x"
+    if kind == "http":
+        (tmp_path / "a.png").write_bytes(data)
+        file = RemoteFile(Url(f"{request.getfixturevalue('served').url}/a.png"))
+    else:
+        bucket = request.getfixturevalue("bucket")
+        bucket.put("a.png", data)
+        file = RemoteFile(Url(f"s3://{bucket.name}/a.png"))
+    read = []
+    fetch, part = fetching.fetch, fetching._read
+
+    async def noted(response, count):
+        found = await part(response, count)
+        read.append(len(found))
+        return found
+
+    def fetched(*arguments):
+        found = fetch(*arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(fetching, "_read", noted)
+    monkeypatch.setattr(fetching, "fetch", fetched)
+    room = Room(read)
+    assert file.read("x", QUICK, room) == data
+    assert room.asked == [(size, min(size, fetching.FIRST))]
+
+
+def test_room_is_asked_for_once_however_often_a_file_is_asked_for(served, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"123")
+    (tmp_path / "copy").write_bytes(b"1234")
+    asked, answers = [], [ConnectionResetError(), b"123"]
+
+    def whole(url, most, seconds, admit):
+        admit(3)
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(fetching, "fetch_whole", whole)
+    assert RemoteFile(Url(f"{served.url}/a.png")).read("x", QUICK, asked.append) == b"123"
+    assert asked == [3]
+    assert RemoteFile(Url("https://h/x"), copy=tmp_path / "copy").read("x", QUICK, asked.append) == b"1234"
+    assert asked == [3, 4]
+
+
+def test_a_job_that_is_given_up_while_it_waits_for_room_asks_no_server_again(served, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"123")
+
+    def admit(_):
+        raise GivenUp
+
+    with pytest.raises(GivenUp):
+        RemoteFile(Url(f"{served.url}/a.png")).read("x", QUICK, admit)
+    assert served.asked == ["/a.png"]
+
+
+def test_a_worker_hashes_no_more_than_there_is_room_for(tmp_path, monkeypatch):
+    members = {f"{n}.png": bytes([n]) * 1000 for n in range(12)}
+    source = sources.scan(write_tar(tmp_path / "s.tar", members))
+    most, guard, take = [0], threading.Lock(), decoding._Share.take
+
+    def taken(share, turn, amount):
+        take(share, turn, amount)
+        with guard:
+            most[0] = max(most[0], sum(share._held.values()))
+
+    monkeypatch.setattr(decoding._Share, "take", taken)
+    monkeypatch.setattr(decoding, "FILE_BYTES", 2500)
+    inputs = [ImageInput(entry.path, source.locate(entry)) for entry in source.entries]
+    inputs.append(ImageInput("gone", tmp_path / "gone.png"))
+    *hashes, gone = tasks.hash_block(inputs, QUICK)
+    assert hashes == [images.content_hash(members[entry.path.removeprefix("s.tar/")]) for entry in source.entries]
+    assert gone.reason == "file not found"
+    assert 0 < most[0] <= 2500
