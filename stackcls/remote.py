@@ -1,5 +1,6 @@
 """Files at URLs, and pieces of them."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -8,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from stackcls import fetching
-from stackcls.errors import UnreadableFile
+from stackcls.errors import SourceError, UnreadableFile
 from stackcls.settings import Limits
 from stackcls.urls import Url
 
 LISTS = 2**28
 MOST_LEVELS = 32  # of folders that an HTTP server lists, since links may lead round in circles
+MOST_PAGES, MOST_FILES = 100_000, 10_000_000  # of all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +138,30 @@ def find(url: Url, limits: Limits) -> Mapping[str, int | None]:
 def _pages(url: Url, limits: Limits) -> Iterator[tuple[str, None]]:
     """Go through the folders that a server shows as pages of links."""
     system = fetching.file_system(url, listing=True)
-    folders = [(url.folder, 0)]
+    folders: list[tuple[str, int, frozenset[str]]] = [(url.folder, 0, frozenset())]
+    pages = files = 0
     while folders:
-        folder, level = folders.pop()
-        for info in fetching.trying(partial(system.ls, folder, detail=True), url, str(url), limits):
-            name = info["name"]
+        folder, level, above = folders.pop()
+        found = fetching.trying(partial(system.ls, folder, detail=True), url, str(url), limits)
+        names = sorted({str(info["name"]) for info in found})
+        digest = hashlib.sha256("\n".join(name.removeprefix(folder) for name in names).encode("utf-8", "replace"))
+        pages, files = pages + 1, files + len(names)
+        if pages > MOST_PAGES or files > MOST_FILES:
+            raise SourceError(
+                f"images: {url} is on a server that shows more than {MOST_PAGES} folders or {MOST_FILES} links below "
+                "it, in circles perhaps; give a manifest with a line for each image"
+            )
+        # The page of a folder above it, under a longer name; `train/train/` alone is none, and soon ends.
+        if len(names) > 1 and digest.hexdigest() in above:
+            continue
+        above |= {digest.hexdigest()}
+        for name in names:
             if not name.startswith(folder) or "?" in name:  # links to elsewhere, and to other orders of the same page
                 continue
             if not name.endswith("/"):
                 yield url.relative(name), None
             elif level < MOST_LEVELS and name != folder:
-                folders.append((name, level + 1))
+                folders.append((name, level + 1, above))
 
 
 def size_of(url: Url, limits: Limits) -> int:
