@@ -26,8 +26,8 @@ BYTES_PER_THREAD = 2**24
 T = TypeVar("T")
 
 
-class GivenUp(Exception):
-    """Ends a job that nobody waits for any more."""
+class GivenUp(BaseException):
+    """Ends a job that nobody waits for any more; no Exception, since none that is met on the way may be tried again."""
 
 
 class TooMuchStuck(Exception):

@@ -4,71 +4,17 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from stackcls import answers
 from stackcls.errors import FileMissing, SourceAway, SourceError, SourceMissing, UnreadableFile
-from stackcls.printable import printable
 from stackcls.settings import Limits
 from stackcls.urls import Url, scrubbed
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before the second try, and before any
-PASSING = frozenset({408, 425, 429})
-# What a service says when it does not know who asks: of no single file, and no wait mends it.
-NOT_KNOWN = frozenset(
-    {
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "ProfileNotFound",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-        "TokenRetrievalError",
-        "UnauthorizedSSOTokenError",
-    }
-)
-# What asks for patience whatever the status beside it: botocore's transient and throttling errors (its retries/standard.py).
-BUSY = frozenset(
-    {
-        "BandwidthLimitExceeded",
-        "EC2ThrottledException",
-        "InternalError",
-        "LimitExceededException",
-        "PriorRequestNotComplete",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "ServiceUnavailable",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "TransactionInProgressException",
-    }
-)
-# What is wrong with the bucket, or the way there, and so with every file in it.
-NO_WAY = frozenset(
-    {
-        "AccountProblem",
-        "AllAccessDisabled",
-        "AuthorizationHeaderMalformed",
-        "IllegalLocationConstraintException",
-        "InvalidBucketName",
-        "NoSuchBucket",
-        "PermanentRedirect",
-    }
-)
-# Errors of aiohttp and botocore about what could not even be asked for.
-NOT_ASKED = frozenset({"InvalidURL", "InvalidUrlClientError", "ParamValidationError"})
-
+FIRST = 2**20  # bytes that are read of a file before its size is asked for, or waited for
 T = TypeVar("T")
 
 _opened: dict[tuple[int, str, bool], Any] = {}  # by process, since a connection does not outlive a fork
@@ -87,20 +33,20 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits) -> T:
         except (TooLarge, SourceError, TypeError, AttributeError, NameError):
             raise
         except Exception as error:  # noqa: BLE001  (each file system has errors of its own, many of them no OSError)
-            reason = _reason(error, url)
-            if _nobody(error):
+            reason = answers.reason(error, url)
+            if answers.nobody(error):
                 raise SourceError(
                     f"images: {url} cannot be read ({reason}): give credentials in the way of its file system "
                     "(environment, profile), see docs/sources.md"
                 ) from None
-            if code := next((code for code in _codes(error) if code in NO_WAY), None):
+            if code := next((code for code in answers.codes(error) if code in answers.NO_WAY), None):
                 raise SourceMissing(
                     f"images: {url} cannot be read ({code}): check the bucket's name, its region and the address of "
                     "its service (AWS_DEFAULT_REGION, AWS_ENDPOINT_URL)"
                 ) from None
-            if _is_missing(error):
+            if answers.is_missing(error):
                 raise FileMissing(name, "file not found") from None
-            if _is_final(error):
+            if answers.is_final(error):
                 raise UnreadableFile(name, f"cannot be read ({reason})") from None
             if attempt == limits.read_tries:
                 raise SourceAway(
@@ -112,72 +58,14 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits) -> T:
     raise AssertionError("at least one try is made")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _statuses(error: BaseException) -> Iterator[int]:
-    """What a server answered, as aiohttp, botocore and gcsfs say it."""
-    for one in _causes(error):
-        response = getattr(one, "response", None)
-        told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        # Elsewhere a code is none of the server's: aiohttp gives one to answers that break off.
-        code = getattr(one, "code", None) if type(one).__module__.startswith("gcsfs") else None
-        for value in (told, getattr(one, "status", None), code):
-            if isinstance(value, int) and 100 <= value <= 599:
-                yield value
-
-
-def _codes(error: BaseException) -> Iterator[str]:
-    """What a service that speaks S3 calls it, without the part's name (`KMS.ThrottlingException`)."""
-    for one in _causes(error):
-        response = getattr(one, "response", None)
-        code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-        if isinstance(code, str):
-            yield code.rpartition(".")[2]
-
-
-def _nobody(error: BaseException) -> bool:
-    """Whether the server does not know who asks."""
-    names = {type(one).__name__ for one in _causes(error)}
-    return bool(NOT_KNOWN & {*names, *_codes(error)}) or 401 in _statuses(error)
-
-
-def _is_missing(error: BaseException) -> bool:
-    """Whether there is no such file; fsspec says so of some servers too that do not answer."""
-    status = next(_statuses(error), 404)
-    reached = all(isinstance(one, FileNotFoundError) or not isinstance(one, OSError) for one in _causes(error))
-    return isinstance(error, FileNotFoundError) and status == 404 and reached
-
-
-def _is_final(error: BaseException) -> bool:
-    """Whether it is this file that cannot be read, now or later."""
-    if any(code in BUSY for code in _codes(error)):
-        return False
-    status = next(_statuses(error), None)
-    if status is not None:
-        return 400 <= status < 500 and status not in PASSING
-    return isinstance(error, PermissionError | IsADirectoryError) or type(error).__name__ in NOT_ASKED
-
-
-def _reason(error: BaseException, url: Url) -> str:
-    status = next(_statuses(error), None)
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    said = printable(scrubbed(str(error), url).strip()) or type(error).__name__
-    return f"the server answers {status}" if status is not None else said
-
-
-def fetch(url: Url, start: int, end: int, seconds: float, whole: bool = False) -> bytes:
-    """Read a piece of a file, or what there is of it; with `whole`, all of it, or `TooLarge` if it is longer."""
+def fetch(url: Url, start: int, end: int, seconds: float) -> bytes:
+    """Read a piece of a file, or what there is of it."""
     from fsspec.asyn import AsyncFileSystem, sync
 
     system = file_system(url)
     path = system._strip_protocol(url.text)
     if url.is_http:
-        data: bytes = sync(system.loop, _http, system, path, start, end, whole, timeout=seconds)
+        data: bytes = sync(system.loop, _http_piece, system, path, start, end, timeout=seconds)
         return data
     try:
         if isinstance(system, AsyncFileSystem):
@@ -185,34 +73,102 @@ def fetch(url: Url, start: int, end: int, seconds: float, whole: bool = False) -
         else:
             data = system.cat_file(path, start=start, end=end)
     except Exception as error:
-        if start == 0 and 416 in _statuses(error):  # of an empty file no piece can be had
+        if start == 0 and 416 in answers.statuses(error):  # of an empty file no piece can be had
             return b""
         raise
     return data
 
 
-async def _http(system: Any, url: str, start: int, end: int, whole: bool) -> bytes:
+def fetch_whole(url: Url, most: int, seconds: float, admit: Callable[[int], None]) -> bytes:
+    """Read a file; `admit` is told its size before more of it than the beginning is read, and may wait.
+
+    Raises
+    ------
+    TooLarge
+        If it has more than `most` bytes.
+    """
+    if url.is_http:
+        return _http_whole(url, most, seconds, admit)
+    data = fetch(url, 0, FIRST, seconds)
+    if len(data) < FIRST:
+        admit(len(data))
+        return data
+    if (size := size_of(url)) > most:
+        raise TooLarge
+    admit(size)
+    # From the beginning again, since two pieces could be of two versions.
+    return fetch(url, 0, size, seconds)
+
+
+def size_of(url: Url) -> int:
+    """Length of a file in bytes."""
+    system = file_system(url)
+    return int(system.info(system._strip_protocol(url.text))["size"] or 0)
+
+
+async def _answer(system: Any, url: str, asked: Mapping[str, str]) -> Any:
+    """What a web server answers, of which the beginning was read; the file as it is, not packed."""
+    session = await system.set_session()
+    headers = {"Accept-Encoding": "identity", **system.kwargs.get("headers", {}), **asked}
+    response = await session.get(system.encode_url(url), **{**system.kwargs, "headers": headers})
+    try:
+        system._raise_not_found_for_status(response, url)
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
+async def _read(response: Any, count: int) -> bytes:
+    parts = []
+    while count > 0 and (part := await response.content.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+async def _http_piece(system: Any, url: str, start: int, end: int) -> bytes:
     """Read from a server that may know no pieces: then from the beginning, and no more than is wanted."""
     if end <= start:  # for which there is no header
         return b""
-    session = await system.set_session()
-    headers = {**system.kwargs.get("headers", {}), **({} if whole else {"Range": f"bytes={start}-{end - 1}"})}
-    async with session.get(system.encode_url(url), **{**system.kwargs, "headers": headers}) as response:
-        system._raise_not_found_for_status(response, url)
+    response = await _answer(system, url, {"Range": f"bytes={start}-{end - 1}"})
+    try:
         if start and response.status != 206:
             raise SourceError(
                 f"images: {Url(url)} is on a server that gives no pieces of files, which shards need; copy it to "
                 "a local folder, or unpack it there"
             )
-        if whole and (response.content_length or 0) > end:
+        return await _read(response, end - start)
+    finally:
+        response.close()
+
+
+def _http_whole(url: Url, most: int, seconds: float, admit: Callable[[int], None]) -> bytes:
+    from fsspec.asyn import sync
+
+    system = file_system(url)
+    began = time.monotonic()
+    response = sync(system.loop, _answer, system, url.text, {}, timeout=seconds)
+    try:
+        size = most if "Content-Encoding" in response.headers else response.content_length
+        if (size or 0) > most:
             raise TooLarge
-        parts, length = [], 0
-        async for part in response.content.iter_any():
-            parts.append(part)
-            length += len(part)
-            if length >= end - start:
-                break
-        return b"".join(parts)[: end - start]
+        data: bytes = sync(system.loop, _read, response, FIRST, timeout=_left(seconds, began))
+        if len(data) < FIRST:
+            admit(len(data))
+            return data
+        left = _left(seconds, began)
+        admit(most if size is None else size)  # here, since the thread of the connections must not wait
+        data += sync(system.loop, _read, response, most + 1 - FIRST, timeout=left)
+    finally:
+        system.loop.call_soon_threadsafe(response.close)
+    if len(data) > most:
+        raise TooLarge
+    return data
+
+
+def _left(seconds: float, began: float) -> float:
+    return max(seconds - (time.monotonic() - began), 0.001)  # 0 would be for ever
 
 
 def file_system(url: Url, listing: bool = False) -> Any:

@@ -96,10 +96,10 @@ def read_bytes(
         return file.read(size)
 
 
-def hash_file(path: Path | Stored, name: str, limits: Limits) -> str:
+def hash_file(path: Path | Stored, name: str, limits: Limits, admit: Callable[[int], None] | None = None) -> str:
     """Content hash of an image file, read piece by piece where it is one; raises as `read_bytes`."""
     if not isinstance(path, Path):
-        return content_hash(path.read(name, limits))
+        return content_hash(path.read(name, limits, admit))
     with opened(path, name, limits) as file:
         return digest_stream(file)
 

@@ -1,5 +1,6 @@
 """Files at URLs, and pieces of them."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -8,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from stackcls import fetching
-from stackcls.errors import UnreadableFile
+from stackcls.errors import SourceError, UnreadableFile
 from stackcls.settings import Limits
 from stackcls.urls import Url
 
 LISTS = 2**28
 MOST_LEVELS = 32  # of folders that an HTTP server lists, since links may lead round in circles
+MOST_PAGES, MOST_FILES = 100_000, 10_000_000  # of all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class RemoteFile:
         limits : Limits
             A file that is larger than any image within them is not read.
         admit : callable, optional
-            Called with the number of bytes; may wait.
+            Called with the number of bytes before more than the first MiB of them is read; may wait.
 
         Raises
         ------
@@ -59,34 +61,45 @@ class RemoteFile:
         SourceError
             If a package is missing, or credentials are.
         """
+        admit = _once(admit)
         if self.copy is not None:
             with suppress(OSError):
-                data = self.copy.read_bytes()
-                return _admitted(data, admit)
-        if self.size is not None and self.size > limits.max_bytes:
+                admit(self.copy.stat().st_size)
+                return self.copy.read_bytes()
+        if self.size is None:
+            return self._whole(name, limits, admit)
+        if self.size > limits.max_bytes:
             raise UnreadableFile(name, _too_large(limits))
+        admit(self.size)
+        start = self.start or 0
+        end = start + self.size
+        data = fetching.trying(
+            lambda: fetching.fetch(self.url, start, end, limits.read_seconds), self.url, name, limits
+        )
+        if len(data) != self.size:
+            raise UnreadableFile(name, f"is cut short: {len(data)} of {self.size} bytes are there")
+        return data
+
+    def _whole(self, name: str, limits: Limits, admit: Callable[[int], None]) -> bytes:
+        def asked() -> bytes:
+            return fetching.fetch_whole(self.url, limits.max_bytes, limits.read_seconds, admit)
+
         try:
-            start = self.start or 0
-            end = start + (limits.max_bytes + 1 if self.size is None else self.size)
-            data = fetching.trying(
-                lambda: fetching.fetch(self.url, start, end, limits.read_seconds, self.size is None),
-                self.url,
-                name,
-                limits,
-            )
+            return fetching.trying(asked, self.url, name, limits)
         except fetching.TooLarge:
             raise UnreadableFile(name, _too_large(limits)) from None
-        if self.size is None and len(data) > limits.max_bytes:
-            raise UnreadableFile(name, _too_large(limits))
-        if self.size is not None and len(data) != self.size:
-            raise UnreadableFile(name, f"is cut short: {len(data)} of {self.size} bytes are there")
-        return _admitted(data, admit)
 
 
-def _admitted(data: bytes, admit: Callable[[int], None] | None) -> bytes:
-    if admit is not None:
-        admit(len(data))
-    return data
+def _once(admit: Callable[[int], None] | None) -> Callable[[int], None]:
+    """Ask for room at the first of several tries alone, since a job that waits for what it holds itself never ends."""
+    asked: list[int] = []
+
+    def ask(size: int) -> None:
+        if admit is not None and not asked:
+            admit(size)
+            asked.append(size)
+
+    return ask
 
 
 def _too_large(limits: Limits) -> str:
@@ -125,24 +138,32 @@ def find(url: Url, limits: Limits) -> Mapping[str, int | None]:
 def _pages(url: Url, limits: Limits) -> Iterator[tuple[str, None]]:
     """Go through the folders that a server shows as pages of links."""
     system = fetching.file_system(url, listing=True)
-    folders = [(url.folder, 0)]
+    folders: list[tuple[str, int, frozenset[str]]] = [(url.folder, 0, frozenset())]
+    pages = files = 0
     while folders:
-        folder, level = folders.pop()
-        for info in fetching.trying(partial(system.ls, folder, detail=True), url, str(url), limits):
-            name = info["name"]
+        folder, level, above = folders.pop()
+        found = fetching.trying(partial(system.ls, folder, detail=True), url, str(url), limits)
+        names = sorted({str(info["name"]) for info in found})
+        digest = hashlib.sha256("\n".join(name.removeprefix(folder) for name in names).encode("utf-8", "replace"))
+        pages, files = pages + 1, files + len(names)
+        if pages > MOST_PAGES or files > MOST_FILES:
+            raise SourceError(
+                f"images: {url} is on a server that shows more than {MOST_PAGES} folders or {MOST_FILES} links below "
+                "it, in circles perhaps; give a manifest with a line for each image"
+            )
+        # The page of a folder above it, under a longer name; `train/train/` alone is none, and soon ends.
+        if len(names) > 1 and digest.hexdigest() in above:
+            continue
+        above |= {digest.hexdigest()}
+        for name in names:
             if not name.startswith(folder) or "?" in name:  # links to elsewhere, and to other orders of the same page
                 continue
             if not name.endswith("/"):
                 yield url.relative(name), None
             elif level < MOST_LEVELS and name != folder:
-                folders.append((name, level + 1))
+                folders.append((name, level + 1, above))
 
 
 def size_of(url: Url, limits: Limits) -> int:
     """Length of a file in bytes; raises as reading it does."""
-
-    def asked() -> int:
-        system = fetching.file_system(url)
-        return int(system.info(system._strip_protocol(url.text))["size"] or 0)
-
-    return fetching.trying(asked, url, str(url), limits)
+    return fetching.trying(lambda: fetching.size_of(url), url, str(url), limits)

@@ -24,6 +24,7 @@ PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2
 PACKED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 LABELS = (".cls", ".json")
 LONGEST = 2**20  # bytes of a member that says a label
+LONGEST_LABEL = 4096  # characters, of which each image has some
 MOST_NAMES = 100_000
 BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -133,7 +134,7 @@ def look(shard: Place, name: str, classes: list[str] | None, limits: Limits, fou
         found.rejected[name] = f"cannot be read ({error.strerror or error})"
         return
     files: dict[str, tuple[_Name, int, int]] = {}
-    labels: dict[tuple[str, str], bytes] = {}
+    labels: dict[tuple[str, str], _Said] = {}
     with file:
         _refuse_packed(shard, file.read(len(max(PACKED, key=len))))
         file.seek(0)
@@ -145,7 +146,8 @@ def look(shard: Place, name: str, classes: list[str] | None, limits: Limits, fou
                         "its name leads out of the shard, or has a NUL character; name it otherwise"
                     )
                 elif path.suffix in LABELS:
-                    labels[path.key, path.suffix] = tarfiles.content(file, member) if member.size <= LONGEST else b""
+                    data = tarfiles.content(file, member) if member.size <= LONGEST else None
+                    labels[path.key, path.suffix] = _said(data, path.suffix)
                 elif f"{name}/{path.text}" in found.images or path.text in files:
                     raise SourceError(
                         f"images: {f'{name}/{path.text}'!r} is there twice; make the shard anew with each name once"
@@ -204,7 +206,7 @@ def _add(
     shard: Place,
     name: str,
     files: Mapping[str, tuple[_Name, int, int]],
-    labels: Mapping[tuple[str, str], bytes],
+    labels: Mapping[tuple[str, str], "_Said"],
     classes: list[str] | None,
     found: Found,
 ) -> None:
@@ -224,27 +226,58 @@ def _add(
         found.images[whole] = (piece, label)
 
 
-def _label(key: str, labels: Mapping[tuple[str, str], bytes], classes: list[str] | None) -> str | None:
-    """What a sample says of itself, else the folder that it is in."""
-    said: object = None
-    if (key, ".cls") in labels:
-        said = _text(labels[key, ".cls"], ".cls").strip()
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a member says of its sample: a label, or why it says none that can be used, or nothing."""
+
+    label: str | None = None
+    wrong: str | None = None
+
+
+def _said(data: bytes | None, suffix: str) -> _Said:
+    """Keep of a member's content the label alone; None is one that is too long."""
+    try:
+        if data is None:
+            raise ValueError(f"its {suffix} file has more than {LONGEST} bytes; write less into it")
+        return _Said(_read_label(data, suffix))
+    except ValueError as error:
+        return _Said(wrong=str(error))
+
+
+def _read_label(data: bytes, suffix: str) -> str | None:
+    said: object
+    if suffix == ".cls":
+        said = _text(data, suffix).strip()
         if not said:
             raise ValueError("its .cls file is empty; write a label into it")
-    elif (key, ".json") in labels:
+    else:
+        text = _text(data, suffix)
         try:
-            record = json.loads(_text(labels[key, ".json"], ".json"))
+            record = json.loads(text)
         except (ValueError, RecursionError):
             raise ValueError("its .json file is not valid JSON; write it anew") from None
         said = record.get("label", record.get("class")) if isinstance(record, dict) else None
-    if isinstance(said, bool) or not isinstance(said, str | int | None):
-        raise ValueError('the label in its .json file must be text or a whole number ("label" or "class")')
     if said is None:
+        return None
+    if isinstance(said, bool) or not isinstance(said, str | int):
+        raise ValueError('the label in its .json file must be text or a whole number ("label" or "class")')
+    label = str(said)
+    if len(label) > LONGEST_LABEL:
+        raise ValueError(f"its label has {len(label)} characters; {LONGEST_LABEL} are the most")
+    if "\0" in label:
+        raise ValueError("its label has a NUL character; write another")
+    return label
+
+
+def _label(key: str, labels: Mapping[tuple[str, str], _Said], classes: list[str] | None) -> str | None:
+    """What a sample says of itself, else the folder that it is in."""
+    said = labels.get((key, ".cls")) or labels.get((key, ".json")) or _Said()
+    if said.wrong is not None:
+        raise ValueError(said.wrong)
+    text = said.label
+    if text is None:
         folder, separator, _ = key.partition("/")
         return folder if separator else None
-    text = str(said)
-    if "\0" in text:
-        raise ValueError("its label has a NUL character; write another")
     if classes is None or not text.isdecimal():
         return text
     if int(text) >= len(classes):

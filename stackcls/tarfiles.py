@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from stackcls import fetching, remote
 from stackcls.errors import StackclsError, UnreadableFile
@@ -13,6 +13,7 @@ from stackcls.settings import Limits
 from stackcls.urls import Place, Url
 
 READ_AHEAD = 2**20
+LONGEST_HEADER = 2**20  # bytes, of a name say; a damaged one may claim any number
 
 
 class Damaged(Exception):
@@ -74,12 +75,14 @@ def members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
     """
     place = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # which would keep all of them
                 if member.offset_data <= place or member.size < 0:
                     raise tarfile.ReadError("a member lies before the one before it")
                 place = member.offset_data
+                if sum(map(len, tar.pax_headers.values())) > LONGEST_HEADER:
+                    raise tarfile.ReadError("its headers for all members are too long")
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"{member.name!r} is longer than what is there")
                 if member.isreg() and not member.issparse():
@@ -99,6 +102,19 @@ def content(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
     """Content of a small member."""
     file.seek(member.offset_data)
     return file.read(member.size)
+
+
+class _Headers:
+    """A file of which nothing is read at once that is longer than a header needs to be."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell, self.seek = file.tell, file.seek
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header is longer than {LONGEST_HEADER} bytes")
+        return self._file.read(size)
 
 
 class _Pieces(io.RawIOBase):

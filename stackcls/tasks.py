@@ -5,15 +5,17 @@ import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from stackcls import cluster, cores, images, loading, processes
+from stackcls import cluster, cores, decoding, images, loading, processes
 from stackcls.backbones import Located
+from stackcls.decoding import Turn
 from stackcls.engines.cache import cache_folder
 from stackcls.errors import UnreadableImage, WeightsError
 from stackcls.extraction import Extracted, ImageInput
@@ -23,6 +25,8 @@ from stackcls.listener import Silent
 from stackcls.settings import Limits
 
 READY = 2  # jobs whose networks a worker keeps: those of two users, say
+
+HASHING = 8  # images that a worker hashes at a time
 
 Outcome = str | UnreadableImage
 
@@ -107,14 +111,18 @@ async def forget(key: str) -> None:
 def hash_block(items: Sequence[ImageInput], limits: Limits) -> list[Outcome]:
     """On a worker: content hashes of some images, or why they cannot be read."""
 
-    def one(item: ImageInput) -> Outcome:
+    def one(item: ImageInput, turn: Turn[Outcome]) -> Outcome:
         try:
-            return images.hash_file(cast(Any, item.content), item.name, limits)
+            return images.hash_file(cast(Any, item.content), item.name, limits, turn.admit_file)
         except UnreadableImage as error:
             return error
 
-    with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
-        return list(pool.map(one, items))
+    def late(number: int) -> Outcome:
+        return UnreadableImage(items[number].name, "was not waited for")
+
+    jobs = (partial(one, item) for item in items)
+    with closing(decoding.in_order(jobs, late, limits.seconds, 4 * HASHING, HASHING)) as outcomes:
+        return list(outcomes)
 
 
 def holds(sha256: str, suffix: str) -> bool:

@@ -62,10 +62,10 @@ engines.choose = lambda name, precision: engines.Choice(Stub(), f"engine: fake, 
 hash_file, decode, find_recorded = images.hash_file, images.decode, loading.find_recorded
 
 
-def hash_seen(content, name, limits):
+def hash_seen(content, name, limits, *more):
     if "unseen" in name:
         raise UnreadableFile(name, "file not found")
-    return hash_file(content, name, limits)
+    return hash_file(content, name, limits, *more)
 
 
 def decode_at_last(data, name, *given):

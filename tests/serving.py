@@ -193,6 +193,10 @@ class Served:
     def trouble(self) -> Trouble:
         return self.handler.trouble
 
+    @property
+    def asked(self) -> list[str]:
+        return self.handler.asked
+
 
 @pytest.fixture
 def served(tmp_path, patient):

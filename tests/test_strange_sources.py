@@ -2,14 +2,19 @@
 
 import io
 import tarfile
+import threading
+import tracemalloc
 
 import pytest
 
-from stackcls import images, sources
+from stackcls import decoding, fetching, images, remote, sources, tarfiles, tasks
+from stackcls.decoding import GivenUp
+from stackcls.extraction import ImageInput
+from stackcls.remote import RemoteFile
 from stackcls.settings import Limits
 from stackcls.stages import features
 from stackcls.store import Store
-from stackcls.urls import Url, place, scrubbed
+from stackcls.urls import Url, place
 from tests.conftest import make_settings, write_photo
 from tests.test_shards import write_tar
 from tests.test_sources import write_cub
@@ -90,46 +95,6 @@ def test_cub_names_no_images_outside_its_folder(tmp_path, path):
         sources.scan(write_cub(tmp_path, images=f"1 a/y.png\n2 {path}\n10 a/z.png\n"))
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("https://u:p/ss@h/x", "https://h/x"),
-        ("https://u:p#ss@h/x", "https://h/x"),
-        ("https://u:p?ss@h/x?q", "https://h/x"),
-        ("https://u:pa'ss@h/x", "https://h/x"),
-        ("https://u:p ss@h/x", "https://h/x"),
-        ("https://u:p@ss@h/x", "https://h/x"),
-        ("https://h:80/a@b/x?y@z", "https://h:80/a@b/x"),
-        ("https://[::1]:80/a@b", "https://[::1]:80/a@b"),
-        ("s3://bucket/a@2/b", "s3://bucket/a@2/b"),
-    ],
-)
-def test_what_is_no_proper_url_shows_no_password_either(text, shown):
-    url = Url(text)
-    assert str(url) == shown
-    said = scrubbed(f"GET {text} failed ({text.partition('://')[2]})", url)
-    assert said.startswith(f"GET {shown} failed")
-    assert "ss@" not in said
-    assert "u:p" not in said
-
-
-@pytest.mark.parametrize(
-    "text", ["simplecache::https://user:pw@h/x", "zip://a::s3://user:pw@h/x", "a::b::s3://user:pw@h"]
-)
-def test_a_url_within_a_url_is_refused_without_being_shown(tmp_path, text):
-    with pytest.raises(sources.SourceError, match="is a URL within a URL") as caught:
-        place(text)
-    assert "pw" not in str(caught.value)
-    (tmp_path / "m.csv").write_text(f"path\n{text}\n")
-    with pytest.raises(sources.SourceError, match="is a URL; paths are relative") as caught:
-        sources.scan(tmp_path / "m.csv")
-    assert "pw" not in str(caught.value)
-
-
-def test_an_address_of_numbers_is_no_url_within_a_url():
-    assert place("http://[::1]:80/x") == Url("http://[::1]:80/x")
-
-
 def test_only_what_is_not_there_counts_as_no_classes_txt(bucket, tmp_path):
     write_tar(tmp_path / "s.tar", {"a.png": b"1", "a.cls": b"0"})
     url = place(f"{bucket.fill(tmp_path)}/s.tar")
@@ -141,3 +106,157 @@ def test_only_what_is_not_there_counts_as_no_classes_txt(bucket, tmp_path):
     bucket.trouble.always["classes.txt"] = "403"
     with pytest.raises(sources.SourceError, match=r"classes\.txt cannot be read .*labels that are numbers"):
         sources.scan(url, QUICK)
+
+
+class Room:
+    """Notes how much of a server's answers had been read when room was asked for."""
+
+    def __init__(self, read):
+        self.read, self.asked = read, []
+
+    def __call__(self, size):
+        self.asked.append((size, sum(self.read)))
+
+
+@pytest.mark.parametrize("size", [3, fetching.FIRST, 5 * fetching.FIRST])
+@pytest.mark.parametrize("kind", ["http", "s3"])
+def test_room_is_asked_for_before_a_large_file_is_read(request, tmp_path, monkeypatch, kind, size):
+    data = bytes(size - 1) + b"x"
+    if kind == "http":
+        (tmp_path / "a.png").write_bytes(data)
+        file = RemoteFile(Url(f"{request.getfixturevalue('served').url}/a.png"))
+    else:
+        bucket = request.getfixturevalue("bucket")
+        bucket.put("a.png", data)
+        file = RemoteFile(Url(f"s3://{bucket.name}/a.png"))
+    read = []
+    fetch, part = fetching.fetch, fetching._read
+
+    async def noted(response, count):
+        found = await part(response, count)
+        read.append(len(found))
+        return found
+
+    def fetched(*arguments):
+        found = fetch(*arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(fetching, "_read", noted)
+    monkeypatch.setattr(fetching, "fetch", fetched)
+    room = Room(read)
+    assert file.read("x", QUICK, room) == data
+    assert room.asked == [(size, min(size, fetching.FIRST))]
+
+
+def test_room_is_asked_for_once_however_often_a_file_is_asked_for(served, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"123")
+    (tmp_path / "copy").write_bytes(b"1234")
+    asked, answers = [], [ConnectionResetError(), b"123"]
+
+    def whole(url, most, seconds, admit):
+        admit(3)
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(fetching, "fetch_whole", whole)
+    assert RemoteFile(Url(f"{served.url}/a.png")).read("x", QUICK, asked.append) == b"123"
+    assert asked == [3]
+    assert RemoteFile(Url("https://h/x"), copy=tmp_path / "copy").read("x", QUICK, asked.append) == b"1234"
+    assert asked == [3, 4]
+
+
+def test_a_job_that_is_given_up_while_it_waits_for_room_asks_no_server_again(served, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"123")
+
+    def admit(_):
+        raise GivenUp
+
+    with pytest.raises(GivenUp):
+        RemoteFile(Url(f"{served.url}/a.png")).read("x", QUICK, admit)
+    assert served.asked == ["/a.png"]
+
+
+def test_a_worker_hashes_no_more_than_there_is_room_for(tmp_path, monkeypatch):
+    members = {f"{n}.png": bytes([n]) * 1000 for n in range(12)}
+    source = sources.scan(write_tar(tmp_path / "s.tar", members))
+    most, guard, take = [0], threading.Lock(), decoding._Share.take
+
+    def taken(share, turn, amount):
+        take(share, turn, amount)
+        with guard:
+            most[0] = max(most[0], sum(share._held.values()))
+
+    monkeypatch.setattr(decoding._Share, "take", taken)
+    monkeypatch.setattr(decoding, "FILE_BYTES", 2500)
+    inputs = [ImageInput(entry.path, source.locate(entry)) for entry in source.entries]
+    inputs.append(ImageInput("gone", tmp_path / "gone.png"))
+    *hashes, gone = tasks.hash_block(inputs, QUICK)
+    assert hashes == [images.content_hash(members[entry.path.removeprefix("s.tar/")]) for entry in source.entries]
+    assert gone.reason == "file not found"
+    assert 0 < most[0] <= 2500
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.cls", b"x" * 5000, "its label has 5000 characters; 4096 are the most"),
+        ("a.cls", b"x" * (2**20 + 1), "its .cls file has more than 1048576 bytes"),
+        ("a.json", b'{"label": "' + b"x" * 5000 + b'"}', "its label has 5000 characters"),
+    ],
+)
+def test_labels_have_a_bound(tmp_path, name, data, reason):
+    source = sources.scan(write_tar(tmp_path / "s.tar", {"a.png": b"1", name: data, "z/1.png": b"2"}))
+    assert [entry.path for entry in source.entries] == ["s.tar/z/1.png"]
+    assert source.rejected["s.tar/a.png"].startswith(reason)
+
+
+def test_of_what_says_a_label_the_label_alone_is_kept(tmp_path):
+    record = b'{"label": "cat", "rest": "' + b"x" * 500_000 + b'"}'
+    write_tar(tmp_path / "s.tar", {f"{n}.{kind}": record for n in range(40) for kind in ("png", "json")})
+    tracemalloc.start()
+    try:
+        assert sources.scan(tmp_path / "s.tar").class_names == ("cat",)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_headers_have_a_bound(tmp_path, form):
+    members = [("a.png", b"1"), ("x" * (tarfiles.LONGEST_HEADER + 1) + ".png", b"2"), ("z.png", b"3")]
+    source = sources.scan(write_tar(tmp_path / "s.tar", members, form))
+    assert [entry.path for entry in source.entries] == ["s.tar/a.png"]
+    assert "a header is longer than" in source.rejected["s.tar"]
+
+
+class Circle:
+    """A server whose folders show themselves, twice, or ever new ones."""
+
+    def __init__(self, new):
+        self.new, self.asked = new, 0
+
+    def ls(self, folder, detail):
+        self.asked += 1
+        names = [f"{self.asked}/", f"b{self.asked}/", f"{self.asked}.png"] if self.new else ["a/", "b/", "1.png"]
+        return [{"name": folder + name} for name in names]
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_listing_a_web_server_ends(monkeypatch, new):
+    circle = Circle(new)
+    monkeypatch.setattr(fetching, "file_system", lambda *_, **__: circle)
+    monkeypatch.setattr(remote, "MOST_PAGES", 50)
+    if new:
+        with pytest.raises(sources.SourceError, match=r"shows more than 50 folders .*give a manifest"):
+            sources.scan(Url("http://host/x/"), QUICK)
+        assert circle.asked == 51
+    else:
+        assert [entry.path for entry in sources.scan(Url("http://host/x/"), QUICK).entries] == ["1.png"]
+        assert circle.asked == 3
+
+
+def test_a_folder_within_one_of_its_name_is_no_circle(served, tmp_path):
+    write_photo(tmp_path / "train/train/train/1.png", (1, 2, 3), 0)
+    assert [entry.path for entry in sources.scan(place(f"{served.url}/"), QUICK).entries] == ["train/train/train/1.png"]
