@@ -3,6 +3,7 @@
 import pickle
 import time
 import uuid
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ PATIENCE = 10.0  # seconds without a worker after which the user is told
 # A worker's death counts against every task that it held, at fault or not. What Dask gives up (after four deaths) is
 # asked for again, so that a task that kills every worker ends a run, and workers that are killed all the time do not.
 AGAIN = 2
+OUT = ", or take those images out"
 
 T = TypeVar("T")
 
@@ -87,7 +89,7 @@ class Cluster:
 
         def send(number: int, arguments: tuple[Any, ...], deaths: int = 0) -> None:
             future = self._client.submit(
-                _call,
+                call,
                 __version__,
                 pickle.dumps((function, arguments)),
                 kept,
@@ -115,7 +117,7 @@ class Cluster:
                 elif one.deaths < AGAIN:
                     send(one.number, one.arguments, one.deaths + 1)
                 else:
-                    raise self._killing(one.future, named(one.number))
+                    raise self.killing(self._exception(one.future), named(one.number), OUT)
                 del one  # so that the cluster forgets it
         finally:
             flying.clear()
@@ -167,31 +169,57 @@ class Cluster:
     def _timeout(self) -> float:
         return self._settings.timeout
 
+    def for_joblib(self) -> dict[str, Any]:
+        """What Joblib's Dask backend is told; waits until there is a worker."""
+        try:
+            self._client.wait_for_workers(1, timeout=self._timeout)
+        except TimeoutError:
+            raise ClusterError(
+                f"{self._settings.address}: there is no worker after {self._timeout:g} s (cluster.timeout): start some "
+                "with `dask worker`"
+            ) from None
+        return {
+            "client": self._client,
+            "wait_for_workers_timeout": self._timeout,
+            "resources": dict(self._settings.resources) or None,
+        }
+
+    def may_be_asked_again(self, error: BaseException) -> bool:
+        """Whether a job failed since workers died: with it, or with what it takes."""
+        from distributed import KilledWorker
+
+        if self._client.status != "running":
+            return False
+        return isinstance(error, KilledWorker | CancelledError)
+
+    def killing(self, error: BaseException, name: str, remedy: str = "") -> ClusterError:
+        """An error for a job over which one worker after the other died."""
+        last = getattr(getattr(error, "last_worker", None), "address", "unknown")
+        return ClusterError(
+            f"{self._settings.address}: every worker that was given {name} died over it, the last one {last}: look "
+            f"into the workers' logs (too little memory?){remedy}, and run the same command again"
+        )
+
+    def failure(self, error: BaseException) -> ClusterError:
+        """An error for a job that failed otherwise, and not on purpose."""
+        if self._client.status != "running" or isinstance(error, CancelledError):
+            return self._lost(f"{type(error).__name__}: {error}")
+        return ClusterError(
+            f"{self._settings.address}: a worker cannot do its part ({type(error).__name__}: {error}); scheduler "
+            f"and workers need what this machine has: stackcls {__version__} and the same libraries ({INSTALL})"
+        )
+
     def _was_killed(self, future: Any) -> bool:
         from distributed import KilledWorker
 
         return bool(future.status == "error") and isinstance(self._exception(future), KilledWorker)
-
-    def _killing(self, future: Any, name: str) -> ClusterError:
-        return ClusterError(
-            f"{self._settings.address}: every worker that was given {name} died over it, the last one "
-            f"{self._exception(future).last_worker.address}: look into the workers' logs (too little memory?), or "
-            "take those images out, and run the same command again"
-        )
 
     def _result(self, future: Any) -> Any:
         if future.status == "cancelled":
             raise self._lost("the connection is closed")
         if future.status == "error":
             error = self._exception(future)
-            if isinstance(error, StackclsError):
-                raise error
-            raise ClusterError(
-                f"{self._settings.address}: a worker cannot do its part ({type(error).__name__}: {error}); scheduler "
-                f"and workers need what this machine has: stackcls {__version__} and the same libraries ({INSTALL})"
-            ) from error
-        from asyncio import CancelledError
-
+            raise (error if isinstance(error, StackclsError) else self.failure(error)) from error.__cause__
         try:
             return future.result()
         except (CancelledError, OSError, TimeoutError) as error:
@@ -206,7 +234,7 @@ class Cluster:
     def _lost(self, why: str) -> ClusterError:
         return ClusterError(
             f"{self._settings.address}: the scheduler is lost ({why}): start it again, with its workers, and run the "
-            "same command again, which goes on from what is finished"
+            "same command again"
         )
 
 
@@ -228,12 +256,12 @@ def _same(value: bytes) -> bytes:
     return value
 
 
-def _call(version: str, call: bytes, kept: bytes | None) -> Any:
+def call(version: str, packed: bytes, kept: Any) -> Any:
     """On a worker: run one task; what it needs is unpickled here alone, and only by the version that pickled it."""
     if version != __version__:
         raise ClusterError(
             f"{here()}: this worker has stackcls {__version__}, and the run is by {version}: install that on every "
             "worker and the scheduler"
         )
-    function, arguments = pickle.loads(call)  # noqa: S301  (of whoever may run anything here)
+    function, arguments = pickle.loads(packed)  # noqa: S301  (of whoever may run anything here)
     return function(*arguments) if kept is None else function(kept, *arguments)
