@@ -1,9 +1,11 @@
 """Work on other processes and machines through Dask: a bounded stream of tasks, and what can go wrong with it."""
 
+import asyncio
+import concurrent.futures
 import pickle
 import time
 import uuid
-from asyncio import CancelledError
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ PATIENCE = 10.0  # seconds without a worker after which the user is told
 # A worker's death counts against every task that it held, at fault or not. What Dask gives up (after four deaths) is
 # asked for again, so that a task that kills every worker ends a run, and workers that are killed all the time do not.
 AGAIN = 2
-OUT = ", or take those images out"
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 T = TypeVar("T")
 
@@ -50,18 +52,23 @@ class Cluster:
     def __init__(self, client: Any, settings: ClusterSettings, listener: Listener) -> None:
         self._client, self._settings, self._listener = client, settings, listener
         self._run, self._numbers = f"stackcls-{uuid.uuid4().hex[:8]}", count()
-        self._n_workers, self._looked, self._heard = 0, 0.0, time.monotonic()
+        self._n_workers, self._n_threads, self._looked, self._heard = 0, 0, 0.0, time.monotonic()
 
-    def keep(self, value: bytes) -> Any:
+    def keep(self, value: Any) -> Any:
         """Give the cluster what many tasks take; each worker gets it once, also one that comes later."""
-        return self._client.submit(_same, value, key=(f"{self._run}-kept", next(self._numbers)), pure=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Sending large graph"
+            )  # else it would be lost with the worker that has it
+            return self._client.submit(_same, value, key=(f"{self._run}-kept", next(self._numbers)), pure=False)
 
     def stream(
         self,
         function: Callable[..., T],
         job: Callable[[], tuple[int, tuple[Any, ...]] | None],
         named: Callable[[int], str],
-        kept: Any = None,
+        kept: Callable[[int], Any] = lambda _: None,
+        beside: bool = False,
     ) -> Iterator[tuple[int, T]]:
         """Run a function on the workers, and yield each job's number with its result as it comes.
 
@@ -74,8 +81,10 @@ class Cluster:
             Only so many tasks are under way as keep the workers busy, and only one result at a time is fetched.
         named : callable
             From a number to what messages call that job.
-        kept : object, optional
-            From `keep`: the first argument of each call.
+        kept : callable, optional
+            From a number to what `keep` gave, which is the first argument of that call.
+        beside : bool
+            Whether workers do as many jobs side by side as they have threads.
 
         Raises
         ------
@@ -92,7 +101,7 @@ class Cluster:
                 call,
                 __version__,
                 pickle.dumps((function, arguments)),
-                kept,
+                kept(number),
                 key=(f"{self._run}-{function.__name__}", next(self._numbers)),
                 resources=dict(self._settings.resources) or None,
                 pure=False,
@@ -103,7 +112,7 @@ class Cluster:
         self._heard = time.monotonic()
         try:
             while True:
-                while len(flying) < self._room() and (given := job()) is not None:
+                while len(flying) < self._room(beside) and (given := job()) is not None:
                     send(*given)
                 if not flying:
                     return
@@ -117,7 +126,7 @@ class Cluster:
                 elif one.deaths < AGAIN:
                     send(one.number, one.arguments, one.deaths + 1)
                 else:
-                    raise self.killing(self._exception(one.future), named(one.number), OUT)
+                    raise self.killing(self._exception(one.future), named(one.number))
                 del one  # so that the cluster forgets it
         finally:
             flying.clear()
@@ -138,11 +147,11 @@ class Cluster:
             if self._client.status == "running":  # else it would wait for a new connection
                 self._client.run(function, *arguments, wait=False)
 
-    def _room(self) -> int:
+    def _room(self, beside: bool) -> int:
         """How many tasks may be under way; looks now and then how many workers there are."""
         if time.monotonic() - self._looked > LOOK:
             self._look()
-        return max(AT_LEAST, AHEAD * self._n_workers)
+        return max(AT_LEAST, AHEAD * (self._n_threads if beside else self._n_workers))
 
     def _look(self) -> None:
         if self._client.status != "running":  # where asking would first wait for a new connection
@@ -152,8 +161,9 @@ class Cluster:
         except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
             raise self._lost(f"{type(error).__name__}: {error}") from None
         wanted = self._settings.resources.items()
-        offered = [item["resources"] for item in workers["workers"].values()]
-        self._n_workers = sum(all(own.get(name, 0) >= least for name, least in wanted) for own in offered)
+        offered = list(workers["workers"].values())
+        fit = [item for item in offered if all(item["resources"].get(name, 0) >= least for name, least in wanted)]
+        self._n_workers, self._n_threads = len(fit), sum(item["nthreads"] for item in fit)
         self._looked = now = time.monotonic()
         if not self._n_workers and now - self._heard > PATIENCE:
             self._heard = now + 60 * PATIENCE  # not again for a while
@@ -169,40 +179,17 @@ class Cluster:
     def _timeout(self) -> float:
         return self._settings.timeout
 
-    def for_joblib(self) -> dict[str, Any]:
-        """What Joblib's Dask backend is told; waits until there is a worker."""
-        try:
-            self._client.wait_for_workers(1, timeout=self._timeout)
-        except TimeoutError:
-            raise ClusterError(
-                f"{self._settings.address}: there is no worker after {self._timeout:g} s (cluster.timeout): start some "
-                "with `dask worker`"
-            ) from None
-        return {
-            "client": self._client,
-            "wait_for_workers_timeout": self._timeout,
-            "resources": dict(self._settings.resources) or None,
-        }
-
-    def may_be_asked_again(self, error: BaseException) -> bool:
-        """Whether a job failed since workers died: with it, or with what it takes."""
-        from distributed import KilledWorker
-
-        if self._client.status != "running":
-            return False
-        return isinstance(error, KilledWorker | CancelledError)
-
-    def killing(self, error: BaseException, name: str, remedy: str = "") -> ClusterError:
+    def killing(self, error: BaseException, name: str) -> ClusterError:
         """An error for a job over which one worker after the other died."""
         last = getattr(getattr(error, "last_worker", None), "address", "unknown")
         return ClusterError(
             f"{self._settings.address}: every worker that was given {name} died over it, the last one {last}: look "
-            f"into the workers' logs (too little memory?){remedy}, and run the same command again"
+            "into the workers' logs (too little memory?), take out what is at fault, and run the same command again"
         )
 
     def failure(self, error: BaseException) -> ClusterError:
         """An error for a job that failed otherwise, and not on purpose."""
-        if self._client.status != "running" or isinstance(error, CancelledError):
+        if self._client.status != "running" or isinstance(error, CANCELLED):
             return self._lost(f"{type(error).__name__}: {error}")
         return ClusterError(
             f"{self._settings.address}: a worker cannot do its part ({type(error).__name__}: {error}); scheduler "
@@ -222,7 +209,7 @@ class Cluster:
             raise (error if isinstance(error, StackclsError) else self.failure(error)) from error.__cause__
         try:
             return future.result()
-        except (CancelledError, OSError, TimeoutError) as error:
+        except (*CANCELLED, OSError, TimeoutError) as error:
             raise self._lost(f"{type(error).__name__}: {error}") from None
 
     def _exception(self, future: Any) -> Any:
@@ -252,7 +239,7 @@ def here() -> str:
     return str(get_worker().address)
 
 
-def _same(value: bytes) -> bytes:
+def _same(value: Any) -> Any:
     return value
 
 

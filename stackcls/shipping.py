@@ -1,21 +1,16 @@
-"""Joblib's jobs on a Dask cluster; the large arrays that they share are sent there once, and not with every job."""
+"""Jobs on a Dask cluster; the large arrays that they share are sent there once, and not with every job."""
 
-import pickle
 import threading
-from asyncio import CancelledError
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-from joblib import Parallel, delayed, parallel_config
-from joblib.parallel import get_active_backend
+from joblib import parallel_config
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from stackcls import __version__, cluster
-from stackcls.cluster import AGAIN, Cluster
-from stackcls.errors import StackclsError
+from stackcls import cluster
+from stackcls.cluster import Cluster
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -23,8 +18,8 @@ _ONE_AT_A_TIME = threading.Lock()
 class Shipped:
     """Arrays on the workers, and the jobs that take one of them.
 
-    Each array travels once from here; workers get it from each other. An array that is lost, since every worker died
-    that had it, is sent again.
+    Each array travels once from here, and is not kept here; workers get it from each other, and from the scheduler
+    where all died that had it.
 
     Parameters
     ----------
@@ -33,8 +28,7 @@ class Shipped:
     """
 
     def __init__(self, workers: Cluster, arrays: Sequence[NDArray[Any]]) -> None:
-        self._workers, self._arrays = workers, arrays
-        self._backend: Any = None
+        self._workers, self._kept = workers, [workers.keep(array) for array in arrays]
 
     def run(
         self, function: Callable[..., Any], calls: Iterable[tuple[int, tuple[Any, ...]]], named: str
@@ -53,44 +47,34 @@ class Shipped:
         Raises
         ------
         ClusterError
-            If there is no worker, the scheduler is lost, or jobs kill one worker after the other.
+            If the scheduler is lost, or a job kills one worker after the other.
         StackclsError
             Whatever the function raises on purpose.
         """
-        left, deaths = deque(calls), 0
-        while left:
-            try:
-                with closing(self._parallel()(self._jobs(function, tuple(left)))) as results:
-                    for result in results:
-                        left.popleft()
-                        deaths = 0
-                        yield result
-            except StackclsError:
-                raise
-            except (Exception, CancelledError) as error:
-                self.release()
-                if not self._workers.may_be_asked_again(error):
-                    raise self._workers.failure(error) from error
-                if (deaths := deaths + 1) > AGAIN:
-                    raise self._workers.killing(error, named) from error
+        arrays: dict[int, int] = {}
+        waiting = enumerate(calls)
 
-    def release(self) -> None:
-        """Let the workers forget the arrays; they are sent again where there is another job."""
-        if self._backend is not None:
-            self._backend.data_futures.clear()
-            self._backend = None
+        def job() -> tuple[int, tuple[Any, ...]] | None:
+            position, given = next(waiting, (0, None))
+            if given is None:
+                return None
+            arrays[position], arguments = given
+            return position, arguments
 
-    def _jobs(self, function: Callable[..., Any], calls: Iterable[tuple[int, tuple[Any, ...]]]) -> Iterator[Any]:
-        # Arguments as bytes: Joblib would send their arrays as it does the large ones, and they could be lost alike.
-        for number, arguments in calls:
-            yield delayed(cluster.call)(__version__, pickle.dumps((function, arguments)), self._arrays[number])
+        stream = self._workers.stream(
+            function, job, lambda _: named, lambda position: self._kept[arrays[position]], beside=True
+        )
+        found: dict[int, Any] = {}
+        following = 0
+        for position, result in stream:
+            found[position] = result
+            while following in found:
+                yield found.pop(following)
+                following += 1
 
-    def _parallel(self) -> Parallel:
-        if self._backend is None:
-            # Kept, as what was scattered is known to this backend alone.
-            with parallel_config(backend="dask", scatter=list(self._arrays), **self._workers.for_joblib()):
-                self._backend, _ = get_active_backend()
-        return Parallel(n_jobs=-1, backend=self._backend, return_as="generator", batch_size=1)
+    def close(self) -> None:
+        """Let the cluster forget the arrays."""
+        self._kept.clear()
 
 
 class Shipping:
@@ -119,7 +103,7 @@ class Shipping:
         try:
             yield shipped
         finally:
-            shipped.release()
+            shipped.close()
 
 
 @contextmanager
@@ -128,7 +112,7 @@ def at_work(alone: bool) -> Iterator[None]:
 
     Set for the whole process and never back, since jobs that overlap would set back what another one has set.
     """
-    with parallel_config(backend="sequential"):  # else Joblib would hand what is inside to the cluster too
+    with parallel_config(backend="sequential"):  # threads would only get in the way of other jobs
         if not alone:
             threadpool_limits(1)
             yield
