@@ -251,4 +251,9 @@ def call(version: str, packed: bytes, kept: Any) -> Any:
             "worker and the scheduler"
         )
     function, arguments = pickle.loads(packed)  # noqa: S301  (of whoever may run anything here)
-    return function(*arguments) if kept is None else function(kept, *arguments)
+    try:
+        return function(*arguments) if kept is None else function(kept, *arguments)
+    except StackclsError as error:
+        # Dask would send what led to it along, and drop both where that cannot be pickled.
+        error.__cause__ = error.__context__ = None
+        raise

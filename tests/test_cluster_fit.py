@@ -144,6 +144,7 @@ def test_what_is_read_in_blocks_is_fitted_here(hard, workers, tmp_path):
     assert there.X.traffic[0].bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_a_worker_takes_with_it_is_sent_again(count, tmp_path, compiled_models):
     with dask.config.set({"distributed.worker.preload": ["tests.cluster_stub"]}):
@@ -183,16 +184,19 @@ def test_a_worker_of_another_version_is_refused(connected, monkeypatch):
         list(Shipped(connected, [np.arange(5.0)]).run(cluster_stub.first_number, [(0, (1,))], "a fit"))
 
 
-def test_without_dask_the_message_says_how_to_get_it(tmp_path, monkeypatch, stackcls):
+def test_without_dask_the_message_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    status, _, err = stackcls("fit", "--artifacts", tmp_path, "--cluster", "local:2")
-    assert status == 1
-    assert "'local:2' needs Dask" in err
-    assert "pip install 'stackcls[cluster]'" in err
+    with pytest.raises(ConfigError, match=r"'local:2' needs Dask, .*: pip install 'stackcls\[cluster\]'"):
+        fit.run(config.build({"artifacts": str(tmp_path), "cluster": {"address": "local:2"}}))
 
 
 def test_the_option_is_the_setting(tmp_path, monkeypatch, stackcls):
     given = []
-    monkeypatch.setattr(fit, "run", lambda settings, **_: given.append(settings.cluster) or 1 / 0)
-    stackcls("fit", "--artifacts", tmp_path, "--cluster", "tcp://host:1")
-    assert given == [config.build({"cluster": {"address": "tcp://host:1"}}).cluster]
+
+    def run(settings, **_):
+        given.append(settings.cluster.address)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(fit, "run", run)
+    assert stackcls("fit", "--artifacts", tmp_path, "--cluster", "tcp://host:1")[0] == 1
+    assert given == ["tcp://host:1"]
