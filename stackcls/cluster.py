@@ -254,6 +254,6 @@ def call(version: str, packed: bytes, kept: Any) -> Any:
     try:
         return function(*arguments) if kept is None else function(kept, *arguments)
     except StackclsError as error:
-        # Dask would send what led to it along, and drop both where that cannot be pickled.
+        # Dask would send what led to it along, and both are lost where that cannot be pickled.
         error.__cause__ = error.__context__ = None
         raise

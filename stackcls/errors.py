@@ -25,9 +25,15 @@
 Each message says the setting or file, the value received, what is allowed, and the remedy.
 """
 
+from typing import Any
+
 
 class StackclsError(Exception):
     """Base of all errors that stackcls raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As of any exception, but stated: tblib, which Dask uses, fails at those with two builtin parents."""
+        return type(self), self.args, self.__dict__ or None
 
 
 class ConfigError(StackclsError, ValueError):
