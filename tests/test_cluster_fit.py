@@ -198,5 +198,5 @@ def test_the_option_is_the_setting(tmp_path, monkeypatch, stackcls):
         raise ConfigError("enough")
 
     monkeypatch.setattr(fit, "run", run)
-    assert stackcls("fit", "--artifacts", tmp_path, "--cluster", "tcp://host:1")[0] == 1
+    assert stackcls("fit", "--artifacts", tmp_path, "--cluster", "tcp://host:1")[0] == 2
     assert given == ["tcp://host:1"]
