@@ -1,8 +1,11 @@
 """Work on other processes and machines through Dask: a bounded stream of tasks, and what can go wrong with it."""
 
+import asyncio
+import concurrent.futures
 import pickle
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ QUIET = 300.0  # seconds without a result after which the user is told, though t
 # A worker's death counts against every task that it held, at fault or not. What Dask gives up (after four deaths) is
 # asked for again, so that a task that kills every worker ends a run, and workers that are killed all the time do not.
 AGAIN = 2
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 T = TypeVar("T")
 
@@ -50,24 +54,28 @@ class Cluster:
     def __init__(self, client: Any, settings: ClusterSettings, listener: Listener) -> None:
         self._client, self._settings, self._listener = client, settings, listener
         self._run, self._numbers = f"stackcls-{uuid.uuid4().hex[:8]}", count()
-        self._n_workers, self._looked, self._heard = 0, 0.0, time.monotonic()
+        self._n_workers, self._n_threads, self._looked, self._heard = 0, 0, 0.0, time.monotonic()
 
-    def keep(self, value: bytes) -> Any:
+    def keep(self, value: Any) -> Any:
         """Give the cluster what many tasks take; each worker gets it once, also one that comes later.
 
         What is small goes with each task instead: Dask gives the first tasks to who has what they take, so that one
         worker of a hundred would get nearly all of them.
         """
-        if len(value) <= SMALL:
+        if isinstance(value, bytes) and len(value) <= SMALL:
             return value
-        return self._client.submit(_same, value, key=(f"{self._run}-kept", next(self._numbers)), pure=False)
+        with warnings.catch_warnings():
+            # Through the scheduler, for else it would be lost with the worker that has it.
+            warnings.filterwarnings("ignore", "Sending large graph")
+            return self._client.submit(_same, value, key=(f"{self._run}-kept", next(self._numbers)), pure=False)
 
     def stream(
         self,
         function: Callable[..., T],
         job: Callable[[], tuple[int, tuple[Any, ...]] | None],
         named: Callable[[int], str],
-        kept: Any = None,
+        kept: Callable[[int], Any] = lambda _: None,
+        beside: bool = False,
     ) -> Iterator[tuple[int, T]]:
         """Run a function on the workers, and yield each job's number with its result as it comes.
 
@@ -80,8 +88,10 @@ class Cluster:
             Only so many tasks are under way as keep the workers busy, and only one result at a time is fetched.
         named : callable
             From a number to what messages call that job.
-        kept : object, optional
-            From `keep`: the first argument of each call.
+        kept : callable, optional
+            From a number to what `keep` gave, which is the first argument of that call.
+        beside : bool
+            Whether workers do as many jobs side by side as they have threads.
 
         Raises
         ------
@@ -95,10 +105,10 @@ class Cluster:
 
         def send(number: int, arguments: tuple[Any, ...], deaths: int = 0) -> None:
             future = self._client.submit(
-                _call,
+                call,
                 __version__,
                 pickle.dumps((function, arguments)),
-                kept,
+                kept(number),
                 key=(f"{self._run}-{function.__name__}", next(self._numbers)),
                 resources=dict(self._settings.resources) or None,
                 pure=False,
@@ -109,7 +119,7 @@ class Cluster:
         self._heard = time.monotonic()
         try:
             while True:
-                while len(flying) < self._room() and (given := job()) is not None:
+                while len(flying) < self._room(beside) and (given := job()) is not None:
                     send(*given)
                 if not flying:
                     return
@@ -122,7 +132,7 @@ class Cluster:
                 elif one.deaths < AGAIN:
                     send(one.number, one.arguments, one.deaths + 1)
                 else:
-                    raise self._killing(one.future, named(one.number))
+                    raise self.killing(self._exception(one.future), named(one.number))
                 del one  # so that the cluster forgets it
                 self._heard = time.monotonic()
         finally:
@@ -144,11 +154,11 @@ class Cluster:
             if self._client.status == "running":  # else it would wait for a new connection
                 self._client.run(function, *arguments, wait=False)
 
-    def _room(self) -> int:
+    def _room(self, beside: bool) -> int:
         """How many tasks may be under way; looks now and then how many workers there are."""
         if time.monotonic() - self._looked > LOOK:
             self._look()
-        return max(AT_LEAST, AHEAD * self._n_workers)
+        return max(AT_LEAST, AHEAD * (self._n_threads if beside else self._n_workers))
 
     def _look(self) -> None:
         if self._client.status != "running":  # where asking would first wait for a new connection
@@ -159,9 +169,11 @@ class Cluster:
             raise self._lost(f"{type(error).__name__}: {error}") from None
         wanted = self._settings.resources.items()
         offered = list(workers["workers"].values())
-        able = [one["status"] for one in offered if all(one["resources"].get(name, 0) >= n for name, n in wanted)]
+        able = [one for one in offered if all(one["resources"].get(name, 0) >= least for name, least in wanted)]
         # One that is paused begins nothing until it has memory again.
-        self._n_workers, n_paused = able.count("running"), able.count("paused")
+        running = [one for one in able if one["status"] == "running"]
+        self._n_workers, self._n_threads = len(running), sum(one["nthreads"] for one in running)
+        n_paused = sum(one["status"] == "paused" for one in able)
         self._looked = now = time.monotonic()
         if now - self._heard > (QUIET if self._n_workers else PATIENCE):
             self._listener.warn(f"{self._settings.address}: {self._waiting(len(offered), n_paused, now - self._heard)}")
@@ -187,34 +199,37 @@ class Cluster:
     def _timeout(self) -> float:
         return self._settings.timeout
 
+    def killing(self, error: BaseException, name: str) -> ClusterError:
+        """An error for a job over which one worker after the other died."""
+        last = getattr(getattr(error, "last_worker", None), "address", "unknown")
+        return ClusterError(
+            f"{self._settings.address}: every worker that was given {name} died over it, the last one {last}: look "
+            "into the workers' logs (too little memory?), take out what is at fault, and run the same command again"
+        )
+
+    def failure(self, error: BaseException) -> ClusterError:
+        """An error for a job that failed otherwise, and not on purpose."""
+        if self._client.status != "running" or isinstance(error, CANCELLED):
+            return self._lost(f"{type(error).__name__}: {error}")
+        return ClusterError(
+            f"{self._settings.address}: a worker cannot do its part ({type(error).__name__}: {error}); scheduler "
+            f"and workers need what this machine has: stackcls {__version__} and the same libraries ({INSTALL})"
+        )
+
     def _was_killed(self, future: Any) -> bool:
         from distributed import KilledWorker
 
         return bool(future.status == "error") and isinstance(self._exception(future), KilledWorker)
-
-    def _killing(self, future: Any, name: str) -> ClusterError:
-        return ClusterError(
-            f"{self._settings.address}: every worker that was given {name} died over it, the last one "
-            f"{self._exception(future).last_worker.address}: look into the workers' logs (too little memory?), or "
-            "take those images out, and run the same command again"
-        )
 
     def _result(self, future: Any) -> Any:
         if future.status == "cancelled":
             raise self._lost("the connection is closed")
         if future.status == "error":
             error = self._exception(future)
-            if isinstance(error, StackclsError):
-                raise error
-            raise ClusterError(
-                f"{self._settings.address}: a worker cannot do its part ({type(error).__name__}: {error}); scheduler "
-                f"and workers need what this machine has: stackcls {__version__} and the same libraries ({INSTALL})"
-            ) from error
-        from asyncio import CancelledError
-
+            raise (error if isinstance(error, StackclsError) else self.failure(error)) from error.__cause__
         try:
             return future.result()
-        except (CancelledError, OSError, TimeoutError) as error:
+        except (*CANCELLED, OSError, TimeoutError) as error:
             raise self._lost(f"{type(error).__name__}: {error}") from None
 
     def _exception(self, future: Any) -> Any:
@@ -226,7 +241,7 @@ class Cluster:
     def _lost(self, why: str) -> ClusterError:
         return ClusterError(
             f"{self._settings.address}: the scheduler is lost ({why}): start it again, with its workers, and run the "
-            "same command again, which goes on from what is finished"
+            "same command again"
         )
 
 
@@ -244,20 +259,21 @@ def here() -> str:
     return str(get_worker().address)
 
 
-def _same(value: bytes) -> bytes:
+def _same(value: Any) -> Any:
     return value
 
 
-def _call(version: str, call: bytes, kept: bytes | None) -> Any:
+def call(version: str, packed: bytes, kept: Any) -> Any:
     """On a worker: run one task; what it needs is unpickled here alone, and only by the version that pickled it."""
     if version != __version__:
         raise ClusterError(
             f"{here()}: this worker has stackcls {__version__}, and the run is by {version}: install that on every "
             "worker and the scheduler"
         )
-    function, arguments = pickle.loads(call)  # noqa: S301  (of whoever may run anything here)
+    function, arguments = pickle.loads(packed)  # noqa: S301  (of whoever may run anything here)
     try:
         return function(*arguments) if kept is None else function(kept, *arguments)
     except StackclsError as error:
-        error.__cause__ = error.__context__ = None  # errors of libraries, of which some cannot be sent
+        # Dask would send what led to it along, and both are lost where that cannot be pickled.
+        error.__cause__ = error.__context__ = None
         raise

@@ -31,7 +31,7 @@ def _address(address: str | None) -> str | None:
 
 
 class ClusterSettings(Section):
-    """On which machines networks run; none but this one where there is no address."""
+    """On which machines networks run and base learners are fitted; this one alone where there is no address."""
 
     address: Annotated[str | None, AfterValidator(_address)] = None
     resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)

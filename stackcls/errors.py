@@ -33,8 +33,8 @@ class StackclsError(Exception):
     """Base of all errors that stackcls raises on purpose."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild by a call: the way that Dask takes else fails for classes that are a ValueError and an OSError."""
-        return type(self), self.args, self.__dict__
+        """As of any exception, but stated: tblib, which Dask uses, fails at those with two builtin parents."""
+        return type(self), self.args, self.__dict__ or None
 
 
 class ConfigError(StackclsError, ValueError):

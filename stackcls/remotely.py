@@ -96,7 +96,9 @@ class OnCluster:
             start = again.popleft() if again else next(starts, None)
             return None if start is None else (start, (self._key, names, [_absolute(item) for item in block(start)]))
 
-        for start, answer in self._workers.stream(compute, job, lambda start: _named(block(start)), self._job):
+        for start, answer in self._workers.stream(
+            compute, job, lambda start: _named(block(start)), lambda _: self._job
+        ):
             if isinstance(answer, Lacking):
                 self._send_weights(answer)
                 again.append(start)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stackcls import stack
 from stackcls.errors import TrainingError
 from stackcls.settings import Settings
+from stackcls.shipping import Shipping
 from stackcls.streaming import Streamed
 
 NAMED = 5
@@ -51,6 +52,8 @@ class TrainingSet:
         Bytes that may be taken.
     streamed : frozenset of int
         Backbones, by number, whose matrices do not fit into that; `X` can stream them.
+    workers : Shipping, optional
+        Where base learners are fitted; here, if it is None.
     """
 
     X: NDArray[np.float32] | Blocks | Streams
@@ -61,6 +64,7 @@ class TrainingSet:
     groups: Ints | None
     memory: float = math.inf
     streamed: frozenset[int] = frozenset()
+    workers: Shipping | None = None
 
     def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
         """Features of some rows, which ascend, by the backbone of that number, shape (rows, width)."""

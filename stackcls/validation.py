@@ -1,20 +1,21 @@
 """Cross-validation of the single backbones and the stack on the same folds, from the same base fits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from joblib import cpu_count, delayed
+from joblib import cpu_count
 from numpy.typing import NDArray
 
-from stackcls import buffers, memory, stack
+from stackcls import basefits, buffers, memory, stack
 from stackcls.backbones import backbone_of
-from stackcls.decisions import per_class
+from stackcls.basefits import Advance as Advance
+from stackcls.basefits import BaseResult
+from stackcls.basefits import Floats as Floats
+from stackcls.basefits import Ints as Ints
+from stackcls.basefits import Part as Part
 from stackcls.learners import FittedBase
 from stackcls.listener import Listener
-from stackcls.logistic import Coefficients
-from stackcls.parallel import in_parallel
 from stackcls.report.results import STACK
 from stackcls.scoring import Predictions, calibrated, cross_calibrated, fit_temperature
 from stackcls.settings import Settings, StackSettings
@@ -22,12 +23,6 @@ from stackcls.training import TrainingSet, check_classes, check_folds
 
 MANY = 6e7  # numbers in a matrix of which there should not be a copy for every processor: 240 MB
 LARGE = 2e8  # multiplications of a pass over a matrix from which BLAS threads pay and memory counts
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.floating[Any]]
-Advance = Callable[[int], None]
-Part = tuple[Ints, Ints]  # rows to fit on, rows held out
-BaseResult = tuple[FittedBase, Floats, Floats]  # and what the meta-classifier learns from, and of rows held out
 
 
 @dataclass(frozen=True)
@@ -189,47 +184,8 @@ def fit_bases(
     unfitted: Sequence[stack.StackedClassifier], data: TrainingSet, parts: Sequence[Part], advance: Advance
 ) -> Iterator[BaseResult]:
     """Fit the base learners of part after part, each by a stack of its own; of large matrices one is in memory."""
-    tasks = [
-        (each, data, number, *part)
-        for each, part in zip(unfitted, parts, strict=True)
-        for number in range(len(data.names))
-    ]
-    if is_large(data, max(memory.copies(each.recipe) for each in unfitted)):
-        means = [_Mean() for _ in data.names]
-        jobs = (delayed(means[task[2]].fit)(*task) for task in tasks)
-        results = in_parallel(jobs, 1, cpu_count())
-    else:
-        results = in_parallel((delayed(_fit_base)(*task) for task in tasks), -1)
-    for result in results:
-        advance(1)
-        yield result
-
-
-class _Mean:
-    """Fits the folds of one backbone from zero, and then all rows from the mean of what was found.
-
-    That leaves few iterations. This last model may know all labels; the folds' models are scored, and know their own.
-    """
-
-    def __init__(self) -> None:
-        self._sums: tuple[Floats, Floats] | None = None
-        self._count = 0
-
-    def fit(
-        self, unfitted: stack.StackedClassifier, data: TrainingSet, number: int, train: Ints, test: Ints
-    ) -> BaseResult:
-        """Fit one part, the last of which holds out nothing."""
-        start = None
-        if not test.size and self._sums is not None:
-            coef, intercept = (total / self._count for total in self._sums)
-            start, self._sums = Coefficients(coef, intercept, 0, True), None
-        buffers.give_back()
-        result = _fit_base(unfitted, data, number, train, test, start)
-        if test.size:
-            coef, intercept = result[0].estimator.coef_, result[0].estimator.intercept_
-            self._sums = (coef, intercept) if self._sums is None else (self._sums[0] + coef, self._sums[1] + intercept)
-            self._count += 1
-        return result
+    large = is_large(data, max(memory.copies(each.recipe) for each in unfitted))
+    return basefits.fit_all(unfitted, data, parts, large, advance)
 
 
 def is_large(data: TrainingSet, copies: int = 1) -> bool:
@@ -238,22 +194,6 @@ def is_large(data: TrainingSet, copies: int = 1) -> bool:
     if data.streamed or copies * memory.NUMBER * numbers * cpu_count() > data.memory:
         return True
     return numbers * len(data.class_names) >= LARGE or numbers >= MANY
-
-
-def _fit_base(
-    unfitted: stack.StackedClassifier,
-    data: TrainingSet,
-    number: int,
-    train: Ints,
-    test: Ints,
-    start: Coefficients | None = None,
-) -> BaseResult:
-    """Fit one base learner; also return what the meta-classifier learns from, and the probabilities of other rows."""
-    groups = None if data.groups is None else data.groups[train]
-    base, shares = unfitted.fit_base(data.matrix(number, train), data.y[train], groups, start, number)
-    if not test.size:
-        return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
-    return base, shares, base.predict_proba(data.matrix(number, test))
 
 
 def predict_held_out(data: TrainingSet, part: Part, settings: Settings, advance: Advance) -> dict[str, Floats]:
@@ -275,14 +215,7 @@ def _validate_baselines(
     class_weight: str | None, data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], advance: Advance
 ) -> Predictions:
     ranking = {name: np.empty((len(data.y), len(data.class_names))) for name in data.names}
-    tasks = [(number, train, test) for number in range(len(data.names)) for train, test in folds]
-    jobs = (delayed(_fit_svm)(class_weight, data, *task) for task in tasks)
-    for (number, _, test), decisions in zip(tasks, in_parallel(jobs, -1), strict=True):
+    for (number, test), decisions in basefits.fit_svms(class_weight, data, folds, is_large(data)):
         ranking[data.names[number]][test] = decisions
         advance(1)
     return Predictions(data.y, _fold_of(folds), ranking)
-
-
-def _fit_svm(class_weight: str | None, data: TrainingSet, number: int, train: Ints, test: Ints) -> Floats:
-    svm = stack.linear_svm(class_weight).fit(data.block(number, train), data.y[train])
-    return per_class(svm.decision_function(data.block(number, test)))

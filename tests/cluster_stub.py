@@ -7,12 +7,14 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
-from stackcls import engines, images, loading
-from stackcls.errors import UnreadableFile, UnreadableImage
+from stackcls import engines, images, loading, stack
+from stackcls.errors import ConfigError, UnreadableFile, UnreadableImage
 from tests.conftest import FakeEngine, FakeExtractor
 
 SECONDS = "STUB_SECONDS"  # that a sleepy network takes per image
+FIT_SECONDS = "STUB_FIT_SECONDS"  # that a fit takes longer
 LOG = "STUB_LOG"  # where numbers of images that went through a network are noted
 
 
@@ -82,3 +84,50 @@ def find_elsewhere(name, identity, hints, folder):
 
 
 images.hash_file, images.decode, loading.find_recorded = hash_seen, decode_at_last, find_elsewhere
+
+
+fit_base = stack.StackedClassifier.fit_base
+
+
+def fit_slowly(self, X, *given):
+    seconds = float(os.environ.get(FIT_SECONDS, 0))
+    if seconds:
+        Path(os.environ[LOG]).touch()
+        time.sleep(seconds)
+    return fit_base(self, X, *given)
+
+
+stack.StackedClassifier.fit_base = fit_slowly
+
+
+def first_number(array, more, sleep=0.0):
+    """A job that Joblib may be given."""
+    time.sleep(sleep)
+    return float(array[0]) + more
+
+
+def die_once(array, more, folder):
+    """The first of these jobs kills the process that does it."""
+    if more == 2:
+        try:
+            (Path(folder) / "died").touch(exist_ok=False)
+        except FileExistsError:
+            return first_number(array, more)
+        time.sleep(0.3)  # so that others are done
+        os.kill(os.getpid(), signal.SIGKILL)
+    return first_number(array, more)
+
+
+def die(array, more):
+    """Kills every process that does it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(array, more):
+    """An error that is meant."""
+    raise ConfigError("that is not allowed")
+
+
+def fail(array, more):
+    """An error that is not."""
+    raise RuntimeError("a job broke")

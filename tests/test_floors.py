@@ -20,6 +20,7 @@ WORKINGS = [
     "analyses",
     "announcing",
     "assembly",
+    "basefits",
     "calibration",
     "computation",
     "crossvalidated",

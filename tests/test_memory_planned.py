@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stackcls import memory, stack, validation
+from stackcls import basefits, memory, stack, validation
 from stackcls.settings import Settings, StackSettings
 from tests.test_validation import make_training_set
 
@@ -72,7 +72,7 @@ def test_blocks_of_wide_matrices_count():
 def test_fits_side_by_side_have_room_for_copies(monkeypatch, recipe):
     asked = []
     monkeypatch.setattr(validation, "cpu_count", lambda: 8)
-    monkeypatch.setattr(validation, "in_parallel", lambda jobs, n_jobs, *_: asked.append(n_jobs) or jobs)
+    monkeypatch.setattr(basefits, "in_parallel", lambda jobs, n_jobs, *_: asked.append(n_jobs) or jobs)
     data = replace(make_training_set(), memory=8 * 4 * 120 * 7)
     unfitted = stack.from_settings(StackSettings(recipe=recipe), data.widths, 0)
     next(validation.fit_bases([unfitted], data, [(data.y, data.y)], lambda _: None))

@@ -12,6 +12,15 @@ from stackcls.printable import counted
 MINUTES = "10"  # for which `fit --tune` looks where no number is given
 
 
+cluster_option = click.option(
+    "--cluster", metavar="WHERE", help="Dask scheduler (tcp://host:8786), or local:N for N processes here."
+)
+
+
+def _at(cluster: str | None) -> tuple[str, ...]:
+    return () if cluster is None else (f"cluster.address={json.dumps(cluster)}",)
+
+
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path), default="pipeline.yaml")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
@@ -30,7 +39,7 @@ def init(target: Path, force: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be computed.")
 @click.option("--offline", is_flag=True, help="Never fetch weights.")
 @click.option("--replace", is_flag=True, help="Let finished features be replaced or dropped.")
-@click.option("--cluster", metavar="WHERE", help="Dask scheduler (tcp://host:8786), or local:N for N processes here.")
+@cluster_option
 @click.option("--refit", is_flag=True, help="Fit 8-bit ranges and principal components anew on the images of now.")
 @strict_option
 def features(
@@ -50,8 +59,7 @@ def features(
     from stackcls.stages import features as stage
 
     console = Console()
-    where = () if cluster is None else (f"cluster.address={json.dumps(cluster)}",)
-    settings = settings_from(config, (*overrides, *where), artifacts=artifacts, images=images)
+    settings = settings_from(config, (*overrides, *_at(cluster)), artifacts=artifacts, images=images)
     result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, refit=refit, listener=console)
     console.list_rejected(dict(result.rejected))
     if dry_run:
@@ -82,6 +90,7 @@ def features(
     metavar="[MINUTES]",
     help=f"Choose C, recipe and meta-classifier by inner cross-validation, in about so many minutes [{MINUTES}].",
 )
+@cluster_option
 def fit(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -94,6 +103,7 @@ def fit(
     baseline: str | None,
     depth: str | None,
     tune: str | None,
+    cluster: str | None,
 ) -> None:
     """Fit the stack, and score it beside every single backbone on the same folds."""
     from stackcls.console import Console
@@ -110,7 +120,7 @@ def fit(
         "stack.tune": tune,
     }
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
-    settings = settings_from(config, (*overrides, *options), artifacts=artifacts)
+    settings = settings_from(config, (*overrides, *options, *_at(cluster)), artifacts=artifacts)
     result = stage.run(settings, baseline=baseline, listener=Console())
     click.echo(text.summary(result.report), nl=False)
     click.echo(f"\nwrote to {settings.artifacts}: {', '.join(path.name for path in result.files)}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from stackcls import (
     analyses,
+    connecting,
     loading,
     locks,
     modelfile,
@@ -25,6 +26,7 @@ from stackcls import (
 from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
 from stackcls.backbones import Backbone
+from stackcls.cluster import Cluster
 from stackcls.errors import ConfigError, TrainingError
 from stackcls.files import begins_with, replacing, together, write_text
 from stackcls.listener import Listener, Silent
@@ -35,6 +37,7 @@ from stackcls.report.results import Report
 from stackcls.runtables import Tables
 from stackcls.safemodel import Origin
 from stackcls.settings import Settings
+from stackcls.shipping import Shipping
 from stackcls.store import MatrixInfo, Store
 from stackcls.training import check_classes
 from stackcls.trainingdata import TrainingRows
@@ -75,12 +78,16 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
         If another run works in the folder, or it cannot be written to.
     TrainingError
         If the labels do not allow the folds.
+    ClusterError
+        If the cluster cannot be reached, is lost, or its workers cannot do their part.
     """
     if baseline not in (None, *BASELINES):
         raise ConfigError(f"baseline: {baseline!r} is not one of {', '.join(BASELINES)}")
     with locks.held(settings.artifacts) as lock:
         _check_outputs(settings.files)
-        return _run(settings, baseline, listener or Silent(), lock)
+        listener = listener or Silent()
+        with connecting.connect(settings.cluster, listener) as workers:
+            return _run(settings, baseline, listener, lock, workers)
 
 
 def _check_outputs(files: Artifacts) -> None:
@@ -105,11 +112,13 @@ def _check_outputs(files: Artifacts) -> None:
             )
 
 
-def _run(settings: Settings, baseline: str | None, listener: Listener, lock: locks.Lock) -> FitResult:
+def _run(
+    settings: Settings, baseline: str | None, listener: Listener, lock: locks.Lock, workers: Cluster | None
+) -> FitResult:
     start = time.perf_counter()
     with Store(settings.files.features) as store:
         chosen = trainingdata.choose(store, settings)
-        training = trainingdata.load(store, list(chosen), settings, listener)
+        training = _placed(trainingdata.load(store, list(chosen), settings, listener), workers, listener)
         matrices = {name: store.matrices[name] for name in chosen}
         digests = store.digest, {name: store.digests[name] for name in chosen}
         _check(training, settings)
@@ -155,6 +164,15 @@ def _check(training: TrainingRows, settings: Settings) -> None:
                 "backbone out (features.backbones)"
             )
         raise
+
+
+def _placed(training: TrainingRows, workers: Cluster | None, listener: Listener) -> TrainingRows:
+    """The same rows, to be fitted on the workers where there are some."""
+    if workers is None:
+        return training
+    for number in sorted(training.data.streamed):
+        listener.say(f"{training.data.names[number]}: fitted here and not on the cluster, since it is read in blocks")
+    return dataclasses.replace(training, data=dataclasses.replace(training.data, workers=Shipping(workers)))
 
 
 def _svm_fits(training: TrainingRows, listener: Listener) -> bool:

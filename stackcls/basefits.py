@@ -1,0 +1,230 @@
+"""Fits of single backbones on parts of the rows: side by side here, or on the workers of a cluster."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import cpu_count, delayed
+from numpy.typing import NDArray
+
+from stackcls import buffers, shipping, stack
+from stackcls.decisions import per_class
+from stackcls.learners import FittedBase
+from stackcls.logistic import Coefficients
+from stackcls.parallel import in_parallel
+from stackcls.streaming import Streamed
+from stackcls.training import TrainingSet
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating[Any]]
+Advance = Callable[[int], None]
+Part = tuple[Ints, Ints]  # rows to fit on, rows held out
+BaseResult = tuple[FittedBase, Floats, Floats]  # and what the meta-classifier learns from, and of rows held out
+
+CALL = "a fit"  # as messages call what a worker does
+
+
+class _Fit(NamedTuple):
+    """One fit: all but the matrix."""
+
+    unfitted: stack.StackedClassifier
+    number: int
+    train: Ints
+    test: Ints
+
+
+def fit_all(
+    unfitted: Sequence[stack.StackedClassifier],
+    data: TrainingSet,
+    parts: Sequence[Part],
+    large: bool,
+    advance: Advance,
+) -> Iterator[BaseResult]:
+    """Fit the base learners of part after part, each by a stack of its own.
+
+    Parameters
+    ----------
+    unfitted : sequence of StackedClassifier
+        One for each part.
+    data : TrainingSet
+    parts : sequence of tuple of two ndarray
+    large : bool
+        Whether one matrix at a time is in memory, and the last part's fits begin where those of the others ended.
+    advance : callable
+        Is told of each fit.
+    """
+    fits = [
+        _Fit(each, number, *part)
+        for each, part in zip(unfitted, parts, strict=True)
+        for number in range(len(data.names))
+    ]
+    if data.workers is not None:
+        yield from _large_elsewhere(fits, data, advance) if large else _small_elsewhere(fits, data, advance)
+        return
+    means = [_Mean() for _ in data.names]
+    if large:
+        results = in_parallel((delayed(means[fit.number].fit)(data, fit) for fit in fits), 1, cpu_count())
+    else:
+        results = in_parallel((delayed(_fit_here)(data, fit) for fit in fits), -1)
+    for result in results:
+        advance(1)
+        yield result
+
+
+class _Mean:
+    """Fits the folds of one backbone from zero, and then all rows from the mean of what was found.
+
+    That leaves few iterations. This last model may know all labels; the folds' models are scored, and know their own.
+    """
+
+    def __init__(self) -> None:
+        self._sums: tuple[Floats, Floats] | None = None
+        self._count = 0
+
+    def start(self) -> Coefficients | None:
+        """Where the fit of all rows begins."""
+        if self._sums is None:
+            return None
+        coef, intercept = (total / self._count for total in self._sums)
+        self._sums = None
+        return Coefficients(coef, intercept, 0, True)
+
+    def take(self, result: BaseResult) -> None:
+        """Take a fold's fit."""
+        coef, intercept = result[0].estimator.coef_, result[0].estimator.intercept_
+        self._sums = (coef, intercept) if self._sums is None else (self._sums[0] + coef, self._sums[1] + intercept)
+        self._count += 1
+
+    def fit(self, data: TrainingSet, fit: _Fit) -> BaseResult:
+        """Fit one part here, the last of which holds out nothing."""
+        start = None if fit.test.size else self.start()
+        buffers.give_back()
+        result = _fit_here(data, fit, start)
+        if fit.test.size:
+            self.take(result)
+        return result
+
+
+def _fit_here(data: TrainingSet, fit: _Fit, start: Coefficients | None = None) -> BaseResult:
+    groups = None if data.groups is None else data.groups[fit.train]
+    return _fit(partial(data.matrix, fit.number), fit, data.y[fit.train], groups, start)
+
+
+def _fit_there(
+    matrix: Floats, fit: _Fit, y: Ints, groups: Ints | None, start: Coefficients | None, large: bool
+) -> BaseResult:
+    """On a worker: the same, from the whole matrix."""
+    with shipping.at_work(alone=large):
+        if large:
+            buffers.give_back()
+        return _fit(matrix.__getitem__, fit, y, groups, start)
+
+
+def _fit(
+    rows_of: Callable[[Ints], Floats | Streamed],
+    fit: _Fit,
+    y: Ints,
+    groups: Ints | None,
+    start: Coefficients | None,
+) -> BaseResult:
+    """Fit one base learner; also return what the meta-classifier learns from, and the probabilities of other rows."""
+    base, shares = fit.unfitted.fit_base(rows_of(fit.train), y, groups, start, fit.number)
+    if not fit.test.size:
+        return base, shares, np.empty((0, shares.shape[1]), shares.dtype)
+    return base, shares, base.predict_proba(rows_of(fit.test))
+
+
+def _arguments(
+    data: TrainingSet, fit: _Fit, large: bool, start: Coefficients | None = None
+) -> tuple[_Fit, Ints, Ints | None, Coefficients | None, bool]:
+    """What `_fit_there` takes beside the matrix."""
+    return fit, data.y[fit.train], None if data.groups is None else data.groups[fit.train], start, large
+
+
+def _matrix(data: TrainingSet, number: int) -> Floats:
+    return np.ascontiguousarray(data.block(number, np.arange(len(data.y))))
+
+
+def _matrices(data: TrainingSet) -> list[Floats]:
+    return [_matrix(data, number) for number in range(len(data.names))]
+
+
+def _small_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) -> Iterator[BaseResult]:
+    """All fits at once, on matrices that stay with the workers for the next fits."""
+    assert data.workers is not None
+    calls = ((fit.number, _arguments(data, fit, False)) for fit in fits)
+    for result in data.workers.all_of(data.X, partial(_matrices, data)).run(_fit_there, calls, CALL):
+        advance(1)
+        yield result
+
+
+def _large_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) -> Iterator[BaseResult]:
+    """Matrix by matrix, the folds of each side by side; what does not fit into memory is fitted here, in blocks."""
+    assert data.workers is not None
+    found: dict[int, list[BaseResult]] = {}
+    for number in range(len(data.names)):
+        own, mean, results = [fit for fit in fits if fit.number == number], _Mean(), found.setdefault(number, [])
+        if number in data.streamed:
+            for result in in_parallel((delayed(mean.fit)(data, fit) for fit in own), 1, cpu_count()):
+                advance(1)
+                results.append(result)
+            continue
+        with data.workers.one(_matrix(data, number)) as shipped:
+            calls = ((0, _arguments(data, fit, True)) for fit in own if fit.test.size)
+            for result in shipped.run(_fit_there, calls, CALL):
+                advance(1)
+                mean.take(result)
+                results.append(result)
+            calls = ((0, _arguments(data, fit, True, mean.start())) for fit in own if not fit.test.size)
+            for result in shipped.run(_fit_there, calls, CALL):
+                advance(1)
+                results.append(result)
+    for fit in fits:
+        yield found[fit.number].pop(0)
+
+
+def fit_svms(
+    class_weight: str | None, data: TrainingSet, folds: Sequence[Part], large: bool
+) -> Iterator[tuple[tuple[int, Ints], Floats]]:
+    """Fit a linear SVM on each backbone and fold: yield number of the backbone and rows held out, and decisions."""
+    for numbers in [[number] for number in range(len(data.names))] if large else [range(len(data.names))]:
+        tasks = [(number, train, test) for number in numbers for train, test in folds]
+        results = (
+            _svms_elsewhere(class_weight, data, tasks, large) if data.workers else _svms(class_weight, data, tasks)
+        )
+        for (number, _, test), decisions in zip(tasks, results, strict=True):
+            yield (number, test), decisions
+
+
+def _svms(class_weight: str | None, data: TrainingSet, tasks: Sequence[tuple[int, Ints, Ints]]) -> Iterator[Floats]:
+    return in_parallel(
+        (
+            delayed(_fit_svm)(partial(data.block, number), class_weight, data.y[train], train, test)
+            for number, train, test in tasks
+        ),
+        -1,
+    )
+
+
+def _svms_elsewhere(
+    class_weight: str | None, data: TrainingSet, tasks: Sequence[tuple[int, Ints, Ints]], large: bool
+) -> Iterator[Floats]:
+    assert data.workers is not None
+    calls = [(number, (class_weight, data.y[train], train, test, large)) for number, train, test in tasks]
+    if not large:
+        yield from data.workers.all_of(data.X, partial(_matrices, data)).run(_fit_svm_there, calls, CALL)
+        return
+    with data.workers.one(_matrix(data, tasks[0][0])) as shipped:
+        yield from shipped.run(_fit_svm_there, ((0, arguments) for _, arguments in calls), CALL)
+
+
+def _fit_svm_there(matrix: Floats, class_weight: str | None, y: Ints, train: Ints, test: Ints, large: bool) -> Floats:
+    """On a worker: one linear SVM, from the whole matrix."""
+    with shipping.at_work(alone=large):
+        return _fit_svm(matrix.__getitem__, class_weight, y, train, test)
+
+
+def _fit_svm(rows_of: Callable[[Ints], Floats], class_weight: str | None, y: Ints, train: Ints, test: Ints) -> Floats:
+    svm = stack.linear_svm(class_weight).fit(rows_of(train), y)
+    return per_class(svm.decision_function(rows_of(test)))
