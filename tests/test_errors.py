@@ -37,7 +37,7 @@ def fail(name):
 def sent_by_a_worker(kind):
     """What a client gets of an error in a task, through Dask's pickles."""
     with pytest.raises(kind) as caught:
-        cluster._call(__version__, pickle.dumps((fail, (kind.__name__,))), None)
+        cluster.call(__version__, pickle.dumps((fail, (kind.__name__,))), None)
     return clean_exception(error_message(caught.value)["exception"].data)[1]
 
 

@@ -148,7 +148,7 @@ def test_large_matrices_one_after_the_other_give_the_same(monkeypatch):
     monkeypatch.setattr(unknowns, "FEW", 7)
     settings = Settings()
     validated = validation.cross_validate(data, settings, False, Silent())
-    monkeypatch.setattr(validation, "is_large", lambda data: True)
+    monkeypatch.setattr(validation, "is_large", lambda data, copies=1: True)
     large, theirs = unknowns.look(data, validated, settings, True, Silent())
     assert theirs.weights == pytest.approx(ours.weights, rel=1e-3, abs=1e-3)
     assert large.auroc == pytest.approx(small.auroc, abs=1e-3)
