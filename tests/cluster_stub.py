@@ -59,8 +59,6 @@ class Stub(FakeEngine):
         return {**made, "processor": os.getpid()} if self.last == "mixed" else made
 
 
-engines.choose = lambda name, precision: engines.Choice(Stub(), f"engine: fake, {precision}")
-
 hash_file, decode, find_recorded = images.hash_file, images.decode, loading.find_recorded
 
 
@@ -83,9 +81,6 @@ def find_elsewhere(name, identity, hints, folder):
     return find_recorded(name, identity, [], folder)
 
 
-images.hash_file, images.decode, loading.find_recorded = hash_seen, decode_at_last, find_elsewhere
-
-
 fit_base = stack.StackedClassifier.fit_base
 
 
@@ -97,7 +92,11 @@ def fit_slowly(self, X, *given):
     return fit_base(self, X, *given)
 
 
-stack.StackedClassifier.fit_base = fit_slowly
+def dask_setup(_worker):
+    """Called by a worker that loads this, and not by tests that only import it."""
+    engines.choose = lambda name, precision: engines.Choice(Stub(), f"engine: fake, {precision}")
+    images.hash_file, images.decode, loading.find_recorded = hash_seen, decode_at_last, find_elsewhere
+    stack.StackedClassifier.fit_base = fit_slowly
 
 
 def first_number(array, more, sleep=0.0):
