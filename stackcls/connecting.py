@@ -34,6 +34,7 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
         return
     try:
         import distributed
+        from distributed.comm.addressing import get_address_host_port
         from distributed.utils import silence_logging_cmgr
     except ImportError as error:
         raise ConfigError(
@@ -48,8 +49,13 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
             where = _start(settings, stack)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", category=distributed.versions.VersionMismatchWarning)
+            # Made in two steps, since what fails in its `__init__` has to be closed too.
+            client = distributed.Client.__new__(distributed.Client)
+            stack.callback(_leave, client)
             try:
-                client = distributed.Client(  # type: ignore[no-untyped-call]
+                if isinstance(where, str):
+                    get_address_host_port(where, strict=True)
+                client.__init__(  # type: ignore[misc]
                     where, timeout=settings.timeout, set_as_default=False
                 )
             except (OSError, ValueError, TypeError) as error:  # a TLS address without certificates is a TypeError
@@ -57,7 +63,6 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
                     f"cluster.address: {settings.address!r}: no scheduler answers at {where} within "
                     f"{settings.timeout:g} s ({error}): start one with `dask scheduler`, or mend the address"
                 ) from None
-        stack.callback(_close, client)
         for item in caught:
             if issubclass(item.category, distributed.versions.VersionMismatchWarning):
                 listener.warn(f"{settings.address}: client, scheduler and workers differ: {item.message}")
@@ -97,6 +102,13 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
 def dask_setup(_: Any) -> None:
     """Prepare a process of this machine, by Dask's name for that: Ctrl-C is for the run, which ends its processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave(client: Any) -> None:
+    """Close a client now: one that the garbage collector closes may wait for a lock that its own thread holds."""
+    if hasattr(client, "status"):  # else it was never begun
+        _close(client)
+        client.status = "closed"
 
 
 def _close(it: Any) -> None:
