@@ -150,7 +150,7 @@ def test_labels_below_the_threshold_are_unknown():
 @pytest.mark.parametrize(
     ("classes", "reject", "message"),
     [
-        (["a", "b"], 1.5, "reject: 1.5 is not a probability; 0 to 1 is allowed"),
+        (["a", "b"], 1.5, "reject: 1.5 is not a probability; a number from 0 to 1 is allowed"),
         (["a", "b"], float("nan"), "reject: nan is not a probability"),
         (["a", "unknown"], 0.5, "has a class 'unknown'.*another name"),
         (None, 0.5, "could not reject yet; run `stackcls fit` again"),
