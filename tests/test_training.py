@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from stackcls import stack, training, validation
+from stackcls import basefits, stack, training
 from stackcls.errors import TrainingError
 from stackcls.settings import Settings
 from stackcls.stack import StackedClassifier
@@ -31,7 +31,7 @@ def no_fitting(monkeypatch):
         pytest.fail("fitting began")
 
     monkeypatch.setattr(StackedClassifier, "fit_base", fail)
-    monkeypatch.setattr(validation, "_fit_svm", fail)
+    monkeypatch.setattr(basefits, "_fit_svm", fail)
 
 
 @pytest.mark.parametrize(

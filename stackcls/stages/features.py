@@ -148,15 +148,8 @@ def _run(
         if dry_run:
             calibration.announce(located, listener)
         else:
-            located = calibration.fit_bases(
-                located,
-                listing,
-                settings.features.engine,
-                settings.cv.seed,
-                folder,
-                listener,
-                settings.cv.holdout,
-            )
+            drawn = settings.features.engine, settings.cv.seed, folder, listener, settings.cv.holdout
+            located = calibration.fit_bases(located, listing, *drawn)
         finished = computation.finished(located, old, folder)
         computation.reject_unreadable(listing, located, finished)
         wanted = set(listing.sha256.values())
