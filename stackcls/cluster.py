@@ -22,6 +22,7 @@ AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
 SMALL = 1 << 16  # bytes; names, places and hashes of a block's images are 20 kB
 LOOK = 2.0  # seconds between two looks at which workers there are
+FETCH = 600.0  # seconds for a result that is there to arrive; else whoever has it is gone, and nobody says so
 PATIENCE = 10.0  # seconds without a worker after which the user is told
 QUIET = 300.0  # seconds without a result after which the user is told, though there are workers
 # A worker's death counts against every task that it held, at fault or not. What Dask gives up (after four deaths) is
@@ -228,7 +229,7 @@ class Cluster:
             error = self._exception(future)
             raise (error if isinstance(error, StackclsError) else self.failure(error)) from error.__cause__
         try:
-            return future.result()
+            return future.result(timeout=FETCH)
         except (*CANCELLED, OSError, TimeoutError) as error:
             raise self._lost(f"{type(error).__name__}: {error}") from None
 
