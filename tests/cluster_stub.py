@@ -9,12 +9,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackcls import engines, images, loading, stack
+from stackcls import engines, images, loading
 from stackcls.errors import ConfigError, UnreadableFile, UnreadableImage
 from tests.conftest import FakeEngine, FakeExtractor
 
 SECONDS = "STUB_SECONDS"  # that a sleepy network takes per image
-FIT_SECONDS = "STUB_FIT_SECONDS"  # that a fit takes longer
 LOG = "STUB_LOG"  # where numbers of images that went through a network are noted
 
 
@@ -81,26 +80,14 @@ def find_elsewhere(name, identity, hints, folder):
     return find_recorded(name, identity, [], folder)
 
 
-fit_base = stack.StackedClassifier.fit_base
-
-
-def fit_slowly(self, X, *given):
-    seconds = float(os.environ.get(FIT_SECONDS, 0))
-    if seconds:
-        Path(os.environ[LOG]).touch()
-        time.sleep(seconds)
-    return fit_base(self, X, *given)
-
-
 def dask_setup(_worker):
     """Called by a worker that loads this, and not by tests that only import it."""
     engines.choose = lambda name, precision: engines.Choice(Stub(), f"engine: fake, {precision}")
     images.hash_file, images.decode, loading.find_recorded = hash_seen, decode_at_last, find_elsewhere
-    stack.StackedClassifier.fit_base = fit_slowly
 
 
 def first_number(array, more, sleep=0.0):
-    """A job that Joblib may be given."""
+    """A job that takes an array which is there already."""
     time.sleep(sleep)
     return float(array[0]) + more
 
