@@ -25,10 +25,7 @@ def decoded(paths: Sequence[Picture], side: int, limits: Limits) -> Iterator[Dec
     jobs = (partial(_decode, extraction.as_input(path), side, limits) for path in paths)
 
     def late(number: int) -> UnreadableImage:
-        return UnreadableImage(
-            extraction.as_input(paths[number]).name,
-            f"took longer than {limits.seconds:g} s to decode; raise features.image_seconds",
-        )
+        return UnreadableImage(extraction.as_input(paths[number]).name, extraction.too_long(limits))
 
     try:
         yield from decoding.in_order(jobs, late, limits.seconds, 1)
