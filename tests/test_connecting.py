@@ -32,3 +32,19 @@ def test_a_client_that_cannot_be_closed_counts_as_closed():
     client = Stuck()
     connecting._leave(client)
     assert client.status == "closed"
+
+
+def test_a_client_that_fails_half_made_is_closed_too(monkeypatch):
+    made = []
+
+    def fail(self, *_, **__):
+        made.append(self)
+        self.status = "connecting"
+        raise OSError("went away")
+
+    monkeypatch.setattr(Client, "__init__", fail)
+    monkeypatch.setattr(Client, "close", lambda self, timeout: None)
+    settings = ClusterSettings(address="tcp://127.0.0.1:9")
+    with pytest.raises(ClusterError, match="went away"), connecting.connect(settings, Silent()):
+        pytest.fail("connected")
+    assert [client.status for client in made] == ["closed"]
