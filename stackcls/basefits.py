@@ -8,11 +8,12 @@ import numpy as np
 from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 
-from stackcls import buffers, shipping, stack
+from stackcls import buffers, stack, worker
 from stackcls.decisions import per_class
 from stackcls.learners import FittedBase
 from stackcls.logistic import Coefficients
 from stackcls.parallel import in_parallel
+from stackcls.shipping import Shipped
 from stackcls.streaming import Streamed
 from stackcls.training import TrainingSet
 
@@ -115,7 +116,7 @@ def _fit_there(
     matrix: Floats, fit: _Fit, y: Ints, groups: Ints | None, start: Coefficients | None, large: bool
 ) -> BaseResult:
     """On a worker: the same, from the whole matrix."""
-    with shipping.at_work(alone=large):
+    with worker.at_work(alone=large):
         if large:
             buffers.give_back()
         return _fit(matrix.__getitem__, fit, y, groups, start)
@@ -142,19 +143,18 @@ def _arguments(
     return fit, data.y[fit.train], None if data.groups is None else data.groups[fit.train], start, large
 
 
-def _matrix(data: TrainingSet, number: int) -> Floats:
-    return np.ascontiguousarray(data.block(number, np.arange(len(data.y))))
-
-
-def _matrices(data: TrainingSet) -> list[Floats]:
-    return [_matrix(data, number) for number in range(len(data.names))]
+def _matrix(data: TrainingSet, number: int) -> Shipped:
+    """A whole matrix on the workers."""
+    assert data.workers is not None
+    every = np.arange(len(data.y))
+    return data.workers.matrix(data.X, number, lambda wanted: np.ascontiguousarray(data.block(wanted, every)))
 
 
 def _small_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) -> Iterator[BaseResult]:
-    """All fits at once, on matrices that stay with the workers for the next fits."""
+    """All fits side by side."""
     assert data.workers is not None
-    calls = ((fit.number, _arguments(data, fit, False)) for fit in fits)
-    for result in data.workers.all_of(data.X, partial(_matrices, data)).run(_fit_there, calls, CALL):
+    calls = ((_matrix(data, fit.number), _arguments(data, fit, False)) for fit in fits)
+    for result in data.workers.run(_fit_there, calls, CALL):
         advance(1)
         yield result
 
@@ -170,16 +170,17 @@ def _large_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) 
                 advance(1)
                 results.append(result)
             continue
-        with data.workers.one(_matrix(data, number)) as shipped:
-            calls = ((0, _arguments(data, fit, True)) for fit in own if fit.test.size)
-            for result in shipped.run(_fit_there, calls, CALL):
-                advance(1)
-                mean.take(result)
-                results.append(result)
-            calls = ((0, _arguments(data, fit, True, mean.start())) for fit in own if not fit.test.size)
-            for result in shipped.run(_fit_there, calls, CALL):
-                advance(1)
-                results.append(result)
+        matrix = _matrix(data, number)
+        calls = ((matrix, _arguments(data, fit, True)) for fit in own if fit.test.size)
+        for result in data.workers.run(_fit_there, calls, CALL):
+            advance(1)
+            mean.take(result)
+            results.append(result)
+        calls = ((matrix, _arguments(data, fit, True, mean.start())) for fit in own if not fit.test.size)
+        for result in data.workers.run(_fit_there, calls, CALL):
+            advance(1)
+            results.append(result)
+        del matrix
     for fit in fits:
         yield found[fit.number].pop(0)
 
@@ -211,17 +212,15 @@ def _svms_elsewhere(
     class_weight: str | None, data: TrainingSet, tasks: Sequence[tuple[int, Ints, Ints]], large: bool
 ) -> Iterator[Floats]:
     assert data.workers is not None
-    calls = [(number, (class_weight, data.y[train], train, test, large)) for number, train, test in tasks]
-    if not large:
-        yield from data.workers.all_of(data.X, partial(_matrices, data)).run(_fit_svm_there, calls, CALL)
-        return
-    with data.workers.one(_matrix(data, tasks[0][0])) as shipped:
-        yield from shipped.run(_fit_svm_there, ((0, arguments) for _, arguments in calls), CALL)
+    calls = (
+        (_matrix(data, number), (class_weight, data.y[train], train, test, large)) for number, train, test in tasks
+    )
+    yield from data.workers.run(_fit_svm_there, calls, CALL)
 
 
 def _fit_svm_there(matrix: Floats, class_weight: str | None, y: Ints, train: Ints, test: Ints, large: bool) -> Floats:
     """On a worker: one linear SVM, from the whole matrix."""
-    with shipping.at_work(alone=large):
+    with worker.at_work(alone=large):
         return _fit_svm(matrix.__getitem__, class_weight, y, train, test)
 
 

@@ -2,24 +2,28 @@
 
 import asyncio
 import concurrent.futures
+import math
 import pickle
 import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from stackcls import __version__
+from stackcls import __version__, processes, worker
 from stackcls.clustersettings import INSTALL, ClusterSettings
 from stackcls.errors import ClusterError, StackclsError
 from stackcls.listener import Listener
 
 AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one whose result is being fetched
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
+TOGETHER = 4  # results that are fetched at a time, since each waits for its way here, and that may wait here
 SMALL = 1 << 16  # bytes; names, places and hashes of a block's images are 20 kB
 LOOK = 2.0  # seconds between two looks at which workers there are
 FETCH = 600.0  # seconds for a result that is there to arrive; else whoever has it is gone, and nobody says so
@@ -39,6 +43,11 @@ class _Flying:
     number: int
     arguments: tuple[Any, ...]
     deaths: int
+
+
+@dataclass(frozen=True)
+class _Killed:
+    error: BaseException
 
 
 class Cluster:
@@ -68,7 +77,7 @@ class Cluster:
         with warnings.catch_warnings():
             # Through the scheduler, for else it would be lost with the worker that has it.
             warnings.filterwarnings("ignore", "Sending large graph")
-            return self._client.submit(_same, value, key=(f"{self._run}-kept", next(self._numbers)), pure=False)
+            return self._client.submit(worker.same, value, key=(f"{self._run}-kept", next(self._numbers)), pure=False)
 
     def stream(
         self,
@@ -86,13 +95,13 @@ class Cluster:
             Of a module, so that workers find it.
         job : callable
             Gives number and arguments of the next task, None where there is none now; asked again after every result.
-            Only so many tasks are under way as keep the workers busy, and only one result at a time is fetched.
+            Only so many tasks are under way as keep the workers busy, and only a few results at a time are here.
         named : callable
             From a number to what messages call that job.
         kept : callable, optional
             From a number to what `keep` gave, which is the first argument of that call.
         beside : bool
-            Whether workers do as many jobs side by side as they have threads.
+            Whether workers do as many jobs side by side as they have threads; of their results one at a time is here.
 
         Raises
         ------
@@ -103,10 +112,11 @@ class Cluster:
         """
         done: SimpleQueue[Any] = SimpleQueue()
         flying: dict[Any, _Flying] = {}
+        fetching: dict[Future[Any], _Flying] = {}
 
         def send(number: int, arguments: tuple[Any, ...], deaths: int = 0) -> None:
             future = self._client.submit(
-                call,
+                worker.call,
                 __version__,
                 pickle.dumps((function, arguments)),
                 kept(number),
@@ -118,33 +128,39 @@ class Cluster:
             future.add_done_callback(lambda ended: done.put(ended.key))
 
         self._heard = time.monotonic()
+        n_together = 1 if beside else TOGETHER
+        pool = ThreadPoolExecutor(n_together, "stackcls-fetching")
         try:
             while True:
-                while len(flying) < self._room(beside) and (given := job()) is not None:
+                while len(flying) + len(fetching) < self._room(beside) and (given := job()) is not None:
                     send(*given)
-                if not flying:
+                if not flying and not fetching:
                     return
-                try:
-                    one = flying.pop(done.get(timeout=LOOK))
-                except Empty:
-                    continue
-                if not self._was_killed(one.future):
-                    yield one.number, self._result(one.future)
-                elif one.deaths < AGAIN:
-                    send(one.number, one.arguments, one.deaths + 1)
-                else:
-                    raise self.killing(self._exception(one.future), named(one.number))
-                del one  # so that the cluster forgets it
-                self._heard = time.monotonic()
+                with suppress(Empty):
+                    while len(fetching) < n_together:
+                        one = flying.pop(done.get(timeout=0 if fetching else LOOK))
+                        fetching[pool.submit(self._outcome, one.future)] = one
+                for fetched in wait(fetching, LOOK, FIRST_COMPLETED).done if fetching else ():
+                    one, outcome = fetching.pop(fetched), fetched.result()
+                    if not isinstance(outcome, _Killed):
+                        yield one.number, outcome
+                    elif one.deaths < AGAIN:
+                        send(one.number, one.arguments, one.deaths + 1)
+                    else:
+                        raise self.killing(outcome.error, named(one.number))
+                    del one, fetched, outcome  # so that the cluster forgets it
+                    self._heard = time.monotonic()
         finally:
+            pool.shutdown(wait=False, cancel_futures=True)
             flying.clear()
+            fetching.clear()
 
-    def on(self, worker: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def on(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function on one worker, beside its tasks; None where it is gone."""
         try:
-            return self._client.run(function, *arguments, workers=[worker])[worker]
+            return self._client.run(function, *arguments, workers=[address])[address]
         except StackclsError as error:
-            error.add_note(f"on the worker {worker}")
+            error.add_note(f"on the worker {address}")
             raise
         except (OSError, ValueError, KeyError):
             return None
@@ -154,6 +170,29 @@ class Cluster:
         with suppress(Exception):
             if self._client.status == "running":  # else it would wait for a new connection
                 self._client.run(function, *arguments, wait=False)
+
+    def spare(self) -> int:
+        """Bytes that the scheduler and every worker can keep beside their work; none where that cannot be found out.
+
+        That is half of what there is for the one that has the least: of its machine's memory, which it shares with
+        others there, and of its own limit.
+        """
+        try:
+            there: dict[str, Any] = self._identity()
+            left = self._client.run(processes.available_memory)
+            left[there["address"]] = self._client.run_on_scheduler(processes.available_memory)
+        except Exception as error:  # noqa: BLE001  (whatever it is, work goes on without that memory)
+            if self._client.status != "running":
+                raise self._lost(f"{type(error).__name__}: {error}") from None
+            return 0
+        beside = Counter(map(_machine, left))
+        limits = [one["memory_limit"] or math.inf for one in there["workers"].values()]
+        return int(min([*limits, *(found / beside[_machine(address)] for address, found in left.items())]) / 2)
+
+    def _identity(self) -> dict[str, Any]:
+        """What the scheduler says of itself and the workers."""
+        found = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=self._timeout)
+        return dict(found)
 
     def _room(self, beside: bool) -> int:
         """How many tasks may be under way; looks now and then how many workers there are."""
@@ -165,7 +204,7 @@ class Cluster:
         if self._client.status != "running":  # where asking would first wait for a new connection
             raise self._lost("the connection is closed")
         try:
-            workers = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=self._timeout)
+            workers = self._identity()
         except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
             raise self._lost(f"{type(error).__name__}: {error}") from None
         wanted = self._settings.resources.items()
@@ -217,16 +256,16 @@ class Cluster:
             f"and workers need what this machine has: stackcls {__version__} and the same libraries ({INSTALL})"
         )
 
-    def _was_killed(self, future: Any) -> bool:
+    def _outcome(self, future: Any) -> Any:
+        """A task's result, or that Dask gave it up because workers died."""
         from distributed import KilledWorker
 
-        return bool(future.status == "error") and isinstance(self._exception(future), KilledWorker)
-
-    def _result(self, future: Any) -> Any:
         if future.status == "cancelled":
             raise self._lost("the connection is closed")
         if future.status == "error":
             error = self._exception(future)
+            if isinstance(error, KilledWorker):
+                return _Killed(error)
             raise (error if isinstance(error, StackclsError) else self.failure(error)) from error.__cause__
         try:
             return future.result(timeout=FETCH)
@@ -246,35 +285,6 @@ class Cluster:
         )
 
 
-def threads() -> int:
-    """On a worker: the threads that it was started with, which stand for processors that are its own."""
-    from distributed import get_worker
-
-    return int(get_worker().state.nthreads)
-
-
-def here() -> str:
-    """On a worker: its address."""
-    from distributed import get_worker
-
-    return str(get_worker().address)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def call(version: str, packed: bytes, kept: Any) -> Any:
-    """On a worker: run one task; what it needs is unpickled here alone, and only by the version that pickled it."""
-    if version != __version__:
-        raise ClusterError(
-            f"{here()}: this worker has stackcls {__version__}, and the run is by {version}: install that on every "
-            "worker and the scheduler"
-        )
-    function, arguments = pickle.loads(packed)  # noqa: S301  (of whoever may run anything here)
-    try:
-        return function(*arguments) if kept is None else function(kept, *arguments)
-    except StackclsError as error:
-        # Dask would send what led to it along, and both are lost where that cannot be pickled.
-        error.__cause__ = error.__context__ = None
-        raise
+def _machine(address: str) -> str:
+    """Of `tcp://machine:port`."""
+    return address.rpartition(":")[0]
