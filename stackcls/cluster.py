@@ -2,12 +2,9 @@
 
 import asyncio
 import concurrent.futures
-import math
 import pickle
-import time
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -16,19 +13,15 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from stackcls import __version__, processes, worker
+from stackcls import __version__, crew, worker
 from stackcls.clustersettings import INSTALL, ClusterSettings
+from stackcls.crew import Crew
 from stackcls.errors import ClusterError, StackclsError
 from stackcls.listener import Listener
 
-AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one whose result is being fetched
-AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
 TOGETHER = 4  # results that are fetched at a time, since each waits for its way here, and that may wait here
 SMALL = 1 << 16  # bytes; names, places and hashes of a block's images are 20 kB
-LOOK = 2.0  # seconds between two looks at which workers there are
 FETCH = 600.0  # seconds for a result that is there to arrive; else whoever has it is gone, and nobody says so
-PATIENCE = 10.0  # seconds without a worker after which the user is told
-QUIET = 300.0  # seconds without a result after which the user is told, though there are workers
 # A worker's death counts against every task that it held, at fault or not. What Dask gives up (after four deaths) is
 # asked for again, so that a task that kills every worker ends a run, and workers that are killed all the time do not.
 AGAIN = 2
@@ -43,6 +36,7 @@ class _Flying:
     number: int
     arguments: tuple[Any, ...]
     deaths: int
+    place: str | None  # the worker that it was meant for
 
 
 @dataclass(frozen=True)
@@ -62,9 +56,10 @@ class Cluster:
     """
 
     def __init__(self, client: Any, settings: ClusterSettings, listener: Listener) -> None:
-        self._client, self._settings, self._listener = client, settings, listener
+        self._client, self._address = client, settings.address
+        self._resources = dict(settings.resources) or None
         self._run, self._numbers = f"stackcls-{uuid.uuid4().hex[:8]}", count()
-        self._n_workers, self._n_threads, self._looked, self._heard = 0, 0, 0.0, time.monotonic()
+        self.crew = Crew(client, settings, listener)
 
     def keep(self, value: Any) -> Any:
         """Give the cluster what many tasks take; each worker gets it once, also one that comes later.
@@ -86,6 +81,7 @@ class Cluster:
         named: Callable[[int], str],
         kept: Callable[[int], Any] = lambda _: None,
         beside: bool = False,
+        n_together: int = TOGETHER,
     ) -> Iterator[tuple[int, T]]:
         """Run a function on the workers, and yield each job's number with its result as it comes.
 
@@ -95,13 +91,15 @@ class Cluster:
             Of a module, so that workers find it.
         job : callable
             Gives number and arguments of the next task, None where there is none now; asked again after every result.
-            Only so many tasks are under way as keep the workers busy, and only a few results at a time are here.
+            Only so many tasks are under way as keep the workers busy.
         named : callable
             From a number to what messages call that job.
         kept : callable, optional
             From a number to what `keep` gave, which is the first argument of that call.
         beside : bool
-            Whether workers do as many jobs side by side as they have threads; of their results one at a time is here.
+            Whether workers do as many jobs side by side as they have threads.
+        n_together : int
+            Results that are fetched, or wait here to be taken, at a time.
 
         Raises
         ------
@@ -115,32 +113,37 @@ class Cluster:
         fetching: dict[Future[Any], _Flying] = {}
 
         def send(number: int, arguments: tuple[Any, ...], deaths: int = 0) -> None:
+            shared = kept(number)
+            place = (
+                self.crew.least_busy((one.place for one in flying.values()), beside) if hasattr(shared, "key") else None
+            )
             future = self._client.submit(
                 worker.call,
                 __version__,
                 pickle.dumps((function, arguments)),
-                kept(number),
+                shared,
                 key=(f"{self._run}-{function.__name__}", next(self._numbers)),
-                resources=dict(self._settings.resources) or None,
+                resources=self._resources,
+                workers=place,
+                allow_other_workers=place is not None,
                 pure=False,
             )
-            flying[future.key] = _Flying(future, number, arguments, deaths)
+            flying[future.key] = _Flying(future, number, arguments, deaths, place)
             future.add_done_callback(lambda ended: done.put(ended.key))
 
-        self._heard = time.monotonic()
-        n_together = 1 if beside else TOGETHER
+        self.crew.heard()
         pool = ThreadPoolExecutor(n_together, "stackcls-fetching")
         try:
             while True:
-                while len(flying) + len(fetching) < self._room(beside) and (given := job()) is not None:
+                while len(flying) + len(fetching) < self.crew.room(beside) and (given := job()) is not None:
                     send(*given)
                 if not flying and not fetching:
                     return
                 with suppress(Empty):
                     while len(fetching) < n_together:
-                        one = flying.pop(done.get(timeout=0 if fetching else LOOK))
+                        one = flying.pop(done.get(timeout=0 if fetching else crew.LOOK))
                         fetching[pool.submit(self._outcome, one.future)] = one
-                for fetched in wait(fetching, LOOK, FIRST_COMPLETED).done if fetching else ():
+                for fetched in wait(fetching, crew.LOOK, FIRST_COMPLETED).done if fetching else ():
                     one, outcome = fetching.pop(fetched), fetched.result()
                     if not isinstance(outcome, _Killed):
                         yield one.number, outcome
@@ -149,7 +152,7 @@ class Cluster:
                     else:
                         raise self.killing(outcome.error, named(one.number))
                     del one, fetched, outcome  # so that the cluster forgets it
-                    self._heard = time.monotonic()
+                    self.crew.heard()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             flying.clear()
@@ -171,88 +174,21 @@ class Cluster:
             if self._client.status == "running":  # else it would wait for a new connection
                 self._client.run(function, *arguments, wait=False)
 
-    def spare(self) -> int:
-        """Bytes that the scheduler and every worker can keep beside their work; none where that cannot be found out.
-
-        That is half of what there is for the one that has the least: of its machine's memory, which it shares with
-        others there, and of its own limit.
-        """
-        try:
-            there: dict[str, Any] = self._identity()
-            left = self._client.run(processes.available_memory)
-            left[there["address"]] = self._client.run_on_scheduler(processes.available_memory)
-        except Exception as error:  # noqa: BLE001  (whatever it is, work goes on without that memory)
-            if self._client.status != "running":
-                raise self._lost(f"{type(error).__name__}: {error}") from None
-            return 0
-        beside = Counter(map(_machine, left))
-        limits = [one["memory_limit"] or math.inf for one in there["workers"].values()]
-        return int(min([*limits, *(found / beside[_machine(address)] for address, found in left.items())]) / 2)
-
-    def _identity(self) -> dict[str, Any]:
-        """What the scheduler says of itself and the workers."""
-        found = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=self._timeout)
-        return dict(found)
-
-    def _room(self, beside: bool) -> int:
-        """How many tasks may be under way; looks now and then how many workers there are."""
-        if time.monotonic() - self._looked > LOOK:
-            self._look()
-        return max(AT_LEAST, AHEAD * (self._n_threads if beside else self._n_workers))
-
-    def _look(self) -> None:
-        if self._client.status != "running":  # where asking would first wait for a new connection
-            raise self._lost("the connection is closed")
-        try:
-            workers = self._identity()
-        except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
-            raise self._lost(f"{type(error).__name__}: {error}") from None
-        wanted = self._settings.resources.items()
-        offered = list(workers["workers"].values())
-        able = [one for one in offered if all(one["resources"].get(name, 0) >= least for name, least in wanted)]
-        # One that is paused begins nothing until it has memory again.
-        running = [one for one in able if one["status"] == "running"]
-        self._n_workers, self._n_threads = len(running), sum(one["nthreads"] for one in running)
-        n_paused = sum(one["status"] == "paused" for one in able)
-        self._looked = now = time.monotonic()
-        if now - self._heard > (QUIET if self._n_workers else PATIENCE):
-            self._listener.warn(f"{self._settings.address}: {self._waiting(len(offered), n_paused, now - self._heard)}")
-            self._heard = now + 60 * PATIENCE  # not again for a while
-
-    def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
-        """What is waited for, and what the user can do."""
-        paused = f"{n_paused} of {n_offered} workers are paused: give them more memory (`dask worker --memory-limit`)"
-        needs = ", ".join(f"{name}={least:g}" for name, least in self._settings.resources.items())
-        if self._n_workers:
-            more = f"; {paused}" if n_paused else ""
-            return f"no result for {seconds / 60:.0f} minutes: waiting; look into the workers' logs{more}"
-        if n_paused:
-            return f"waiting: {paused}"
-        if needs:
-            return (
-                f"{n_offered} workers, none of them with {needs}: waiting; start some with `dask worker --resources "
-                f"'{needs}'`, or mend cluster.resources"
-            )
-        return "there is no worker: waiting; start some with `dask worker`"
-
-    @property
-    def _timeout(self) -> float:
-        return self._settings.timeout
-
     def killing(self, error: BaseException, name: str) -> ClusterError:
         """An error for a job over which one worker after the other died."""
         last = getattr(getattr(error, "last_worker", None), "address", "unknown")
         return ClusterError(
-            f"{self._settings.address}: every worker that was given {name} died over it, the last one {last}: look "
-            "into the workers' logs (too little memory?), take out what is at fault, and run the same command again"
+            f"{self._address}: every worker that was given {name} died over it, the last one {last}: look "
+            "into the workers' logs; give the workers more memory, or take out what is at fault, and run the same "
+            "command again"
         )
 
     def failure(self, error: BaseException) -> ClusterError:
         """An error for a job that failed otherwise, and not on purpose."""
         if self._client.status != "running" or isinstance(error, CANCELLED):
-            return self._lost(f"{type(error).__name__}: {error}")
+            return self.crew.lost(f"{type(error).__name__}: {error}")
         return ClusterError(
-            f"{self._settings.address}: a worker cannot do its part ({type(error).__name__}: {error}); scheduler "
+            f"{self._address}: a worker cannot do its part ({type(error).__name__}: {error}); scheduler "
             f"and workers need what this machine has: stackcls {__version__} and the same libraries ({INSTALL})"
         )
 
@@ -261,7 +197,7 @@ class Cluster:
         from distributed import KilledWorker
 
         if future.status == "cancelled":
-            raise self._lost("the connection is closed")
+            raise self.crew.lost("the connection is closed")
         if future.status == "error":
             error = self._exception(future)
             if isinstance(error, KilledWorker):
@@ -270,21 +206,10 @@ class Cluster:
         try:
             return future.result(timeout=FETCH)
         except (*CANCELLED, OSError, TimeoutError) as error:
-            raise self._lost(f"{type(error).__name__}: {error}") from None
+            raise self.crew.lost(f"{type(error).__name__}: {error}") from None
 
     def _exception(self, future: Any) -> Any:
         try:
             return future.exception()
         except Exception as error:  # noqa: BLE001  (one that cannot be unpickled here)
             return error
-
-    def _lost(self, why: str) -> ClusterError:
-        return ClusterError(
-            f"{self._settings.address}: the scheduler is lost ({why}): start it again, with its workers, and run the "
-            "same command again"
-        )
-
-
-def _machine(address: str) -> str:
-    """Of `tcp://machine:port`."""
-    return address.rpartition(":")[0]

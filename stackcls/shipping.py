@@ -1,7 +1,9 @@
 """Jobs on a Dask cluster; the large arrays that they share are sent there once, and not with every job."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
@@ -31,13 +33,44 @@ class Shipping:
     Parameters
     ----------
     workers : Cluster
+    memory : float
+        Bytes that workers which were started for this run may take, all together.
     """
 
-    def __init__(self, workers: Cluster) -> None:
-        self._workers = workers
+    def __init__(self, workers: Cluster, memory: float = math.inf) -> None:
+        self._workers, self._memory = workers, memory
         self._of: object = None
         self._shipped: OrderedDict[int, Shipped] = OrderedDict()
-        self._room: int | None = None
+        self._said: set[str] = set()
+
+    @cached_property
+    def _spare(self) -> float:
+        return self._workers.crew.spare(self._memory)
+
+    def holds(self, name: str, size: int, work: int) -> bool:
+        """Whether the cluster has memory for matrices, and for work on them beside; says so, once, where it has not.
+
+        Parameters
+        ----------
+        name : str
+            What messages call them.
+        size, work : int
+            Bytes, both at the scheduler and at every worker.
+        """
+        if fits := max(size, work) <= self._spare:
+            return fits
+        if name not in self._said:
+            self._said.add(name)
+            self._workers.crew.warn(
+                f"{name}: {size / 1e6:.1f} MB, and {work / 1e6:.1f} MB to work with, do not fit into the "
+                f"{2 * self._spare / 1e6:.1f} MB that the scheduler or a worker has: fitted here and not on the cluster"
+            )
+        return fits
+
+    @cached_property
+    def threads(self) -> int:
+        """The most that a worker has."""
+        return self._workers.crew.most_threads()
 
     def matrix(self, source: object, number: int, load: Callable[[int], NDArray[Any]]) -> Shipped:
         """A matrix of a source, by its number; it stays there while the cluster has memory for it.
@@ -61,14 +94,12 @@ class Shipping:
         return self._shipped[number]
 
     def _let_go_for(self, array: NDArray[Any]) -> None:
-        if self._room is None:
-            self._room = self._workers.spare()
         taken = array.nbytes + sum(shipped.size for shipped in self._shipped.values())
-        while self._shipped and taken > self._room:
+        while self._shipped and taken > self._spare:
             taken -= self._shipped.popitem(last=False)[1].size
 
     def run(
-        self, function: Callable[..., Any], calls: Iterable[tuple[Shipped, tuple[Any, ...]]], named: str
+        self, function: Callable[..., Any], calls: Iterable[tuple[Shipped, tuple[Any, ...]]], named: str, beside: bool
     ) -> Iterator[Any]:
         """Call a function with an array and further arguments; yield results in order.
 
@@ -80,6 +111,8 @@ class Shipping:
             The array, and the arguments after it.
         named : str
             What messages call one such call.
+        beside : bool
+            Whether workers do as many side by side as they have threads.
 
         Raises
         ------
@@ -98,7 +131,7 @@ class Shipping:
             arrays[position], arguments = given[0].kept, given[1]
             return position, arguments
 
-        stream = self._workers.stream(function, job, lambda _: named, arrays.__getitem__, beside=True)
+        stream = self._workers.stream(function, job, lambda _: named, arrays.__getitem__, beside, n_together=1)
         found: dict[int, Any] = {}
         following = 0
         for position, result in stream:

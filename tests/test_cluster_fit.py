@@ -1,6 +1,7 @@
 """`fit` on a Dask cluster: the same scores and model as without, each matrix sent once, and what goes wrong is said."""
 
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import dask
@@ -20,6 +21,7 @@ from stackcls.stages import fit
 from stackcls.training import TrainingSet
 from tests import cluster_stub
 from tests.conftest import make_settings
+from tests.test_cluster import Hearing
 from tests.test_validation import Fetched
 
 
@@ -129,7 +131,7 @@ def test_of_large_matrices_one_at_a_time_is_here_and_each_is_sent_once(connected
 def test_matrices_for_which_the_cluster_has_no_memory_are_let_go_and_sent_again(connected, monkeypatch):
     data, settings = wide(), Settings()
     monkeypatch.setattr(validation, "LARGE", 0)
-    monkeypatch.setattr(connected, "spare", lambda: data.X.nbytes - 1)
+    monkeypatch.setattr(connected.crew, "spare", lambda _: data.X.nbytes - 1)
     fetched = Fetched(data)
     there = replace(data, X=fetched, workers=Shipping(connected))
     for _ in range(2):
@@ -150,7 +152,6 @@ def test_fits_without_some_classes_are_done_by_the_workers_too(connected, monkey
 def test_what_is_read_in_blocks_is_fitted_here(hard, workers, tmp_path):
     from stackcls import trainingdata
     from stackcls.store import Store
-    from tests.test_cluster import Hearing
 
     def streamed(settings, names):
         training = trainingdata.load(Store(settings.files.features).__enter__(), names, settings, Silent())
@@ -174,13 +175,49 @@ def test_what_a_worker_takes_with_it_is_sent_again(count, tmp_path, compiled_mod
         with connecting.connect(settings, Silent()) as connected:
             shipped = [Shipped(connected, array) for array in (np.arange(5.0), np.arange(7.0, 9.0))]
             calls = [(shipped[number % 2], (number, str(tmp_path))) for number in range(8)]
-            results = list(Shipping(connected).run(cluster_stub.die_once, calls, "a job"))
+            results = list(Shipping(connected).run(cluster_stub.die_once, calls, "a job", True))
     assert results == [7 * (number % 2) + number for number in range(8)]
     assert (tmp_path / "died").exists()
 
 
+def test_jobs_of_one_large_matrix_are_shared_among_the_workers(workers, connected, monkeypatch):
+    monkeypatch.setattr(workers.scheduler, "bandwidth", 1.0)  # so that the way seems longer to Dask than any wait
+    matrix = Shipped(connected, np.zeros(10**6))
+    calls = [(matrix, (0.2,))] * 4
+    places = list(Shipping(connected).run(cluster_stub.place, calls, "a job", beside=False))
+    assert sorted(Counter(places).values()) == [2, 2]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_the_cluster_has_no_memory_for_is_fitted_here_and_said(workers, monkeypatch, large):
+    data, settings, heard = wide(width=1000), Settings(), Hearing()
+    if large:
+        monkeypatch.setattr(validation, "LARGE", 0)
+    with connecting.connect(ClusterSettings(address=workers.scheduler_address), heard) as connected:
+        monkeypatch.setattr(connected.crew, "spare", lambda _: data.X.nbytes // 2 - 1)
+        monkeypatch.setattr(Shipping, "matrix", None)
+        there = replace(data, workers=Shipping(connected))
+        found = validation.cross_validate(there, settings, True, Silent())
+    assert_same(found, validation.cross_validate(data, settings, True, Silent()))
+    assert [line.partition(": ")[2] for line in heard.warned] == [
+        f"{name} MB, and 1.0 MB to work with, do not fit into the 1.9 MB that the scheduler or a worker has: "
+        "fitted here and not on the cluster"
+        for name in (["one: 1.0", "two: 1.0"] if large else ["all matrices: 1.9"])
+    ]
+
+
+def test_every_thread_of_a_worker_needs_memory_for_its_own_rows(connected, monkeypatch):
+    data = replace(wide(n=30, width=10), workers=Shipping(connected))  # 1.2 kB each
+    monkeypatch.setattr(connected.crew, "spare", lambda _: 6000)
+    assert basefits._all_go(data, 4)
+    monkeypatch.setattr(connected.crew, "most_threads", lambda: 5)
+    data = replace(data, workers=Shipping(connected))
+    assert not basefits._all_go(data, 4)
+    assert basefits._goes(data, 0, 4), "one at a time"
+
+
 def run_one(connected, job):
-    return list(Shipping(connected).run(job, [(Shipped(connected, np.arange(5.0)), (1,))], "a fit"))
+    return list(Shipping(connected).run(job, [(Shipped(connected, np.arange(5.0)), (1,))], "a fit", True))
 
 
 def test_what_kills_one_worker_after_the_other_ends_the_run(connected, monkeypatch):
