@@ -80,12 +80,19 @@ class Bucket:
         self.client.put_object(Bucket=self.name, Key=key, Body=data)
 
 
-def _failing(app, trouble):
-    """Let a WSGI application fail where objects are asked for."""
+def _told(kind):
+    """What S3 answers where something fails: a type and a body."""
+    code = {"503": "SlowDown", "403": "AccessDenied", "400": "ExpiredToken"}.get(kind, "InternalError")
+    return "application/xml", f"<Error><Code>{code}</Code><Message>said the test</Message></Error>"
+
+
+def failing(app, trouble, below="/", told=_told):
+    """Let a WSGI application fail where objects are asked for, which have a path below a bucket's."""
 
     def answer(environ, start_response):
-        is_object = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].count("/") > 1
-        kind = trouble.next(environ["PATH_INFO"]) if is_object else None
+        path = environ["PATH_INFO"]
+        is_object = environ["REQUEST_METHOD"] == "GET" and path.startswith(below) and path.count("/") > 1
+        kind = trouble.next(path) if is_object else None
         if kind == "slow":
             time.sleep(SLOW)
         if kind in (None, "slow"):
@@ -96,10 +103,9 @@ def _failing(app, trouble):
         if kind == "cut":
             start_response("200 OK", [("Content-Length", "1000")])
             return [b"too little"]
-        code = {"503": "SlowDown", "403": "AccessDenied", "400": "ExpiredToken"}.get(kind, "InternalError")
-        body = f"<Error><Code>{code}</Code><Message>said the test</Message></Error>".encode()
-        start_response(f"{kind} Told", [("Content-Length", str(len(body))), ("Content-Type", "application/xml")])
-        return [body]
+        form, body = told(kind)
+        start_response(f"{kind} Told", [("Content-Length", str(len(body))), ("Content-Type", form)])
+        return [body.encode()]
 
     return answer
 
@@ -113,7 +119,7 @@ def s3_server():
 
     trouble = Trouble()
     app = werkzeug_app.DomainDispatcherApplication(werkzeug_app.create_backend_app)
-    server = make_server(HOST, 0, _failing(app, trouble), threaded=True)
+    server = make_server(HOST, 0, failing(app, trouble), threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://{HOST}:{server.port}", trouble

@@ -29,7 +29,7 @@ def test_addresses_are_shown_without_what_is_secret():
     ("base", "path", "whole"),
     [
         ("https://host/a", "b c/é#?%41.png", "https://host/a/b%20c/%C3%A9%23%3F%2541.png"),
-        ("https://host/a/?sig=1", "b.png", "https://host/a/b.png"),
+        ("https://host/a/?sig=1#x", "b.png", "https://host/a/b.png?sig=1#x"),
         ("s3://bucket/a/", "b c#?%41.png", "s3://bucket/a/b c#?%41.png"),
     ],
 )
@@ -88,6 +88,10 @@ class NoCredentialsError(Exception):
     """Has the name of botocore's."""
 
 
+class TooManyRedirects(Exception):
+    """Has the name of aiohttp's."""
+
+
 class ParamValidationError(Exception):
     """Has the name of botocore's."""
 
@@ -122,6 +126,10 @@ FINAL, PASSING, NOBODY, NO_WAY = (UnreadableFile, 1), (SourceAway, 3), (SourceEr
         (caused(PermissionError("no"), Told(400, "ExpiredToken")), NOBODY),
         (caused(PermissionError("no"), Told(403, "InvalidAccessKeyId")), NOBODY),
         (NoCredentialsError(), NOBODY),
+        (OSError(f"Forbidden: {SECRET}\nno"), FINAL),
+        (OSError("Forbidden: x\nRate Limit Exceeded"), PASSING),
+        (ValueError("Bad Request: x\ninvalid"), FINAL),
+        (TooManyRedirects(SECRET), FINAL),
         (Answer(500), PASSING),
         (Answer(503), PASSING),
         (Answer(429), PASSING),
