@@ -6,11 +6,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from stackcls import answers
 from stackcls.errors import SourceAway, SourceError
+from stackcls.printable import printable
 from stackcls.settings import Limits
 from stackcls.urls import Url, scrubbed
 
@@ -195,6 +197,8 @@ def _open(url: Url, listing: bool) -> Any:
     except ImportError as error:
         remedy = f"pip install 'stackcls[{extra}]'" if extra else "install the package that fsspec names"
         raise SourceError(f"images: {url} needs a package that is missing ({error}): {remedy}") from None
+    except SourceError:
+        raise
     except ValueError as error:
         raise SourceError(
             f"images: {url} is of no kind that can be read ({scrubbed(str(error), url)}); "
@@ -209,6 +213,9 @@ def _google(listing: bool) -> Any:
     """Google's file system without what gcsfs adds: it asks by gRPC, for every image, of what kind the bucket is."""
     from gcsfs.core import GCSFileSystem
 
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    if named and not Path(named).is_file():  # gcsfs would ask as nobody, without a word
+        raise SourceError(f"GOOGLE_APPLICATION_CREDENTIALS: there is no file {printable(named)}; name one, or unset it")
     logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # tracebacks of errors that are told anyway
     if listing:
         return GCSFileSystem

@@ -27,6 +27,7 @@ class GoogleBucket:
     name: str
     objects: dict[str, bytes]
     trouble: Trouble
+    listing: Trouble
 
     def fill(self, folder: Path, prefix: str = "photos") -> str:
         """Put all files below a folder there, and return their URL."""
@@ -103,15 +104,17 @@ def make_app(buckets: dict[str, dict[str, bytes]]):
 
 @pytest.fixture(scope="session")
 def google_server():
-    """The stand-in behind a door that can fail; its address, its buckets, and what goes wrong."""
+    """The stand-in behind a door that can fail; its address, its buckets, and what goes wrong, also with listing."""
     pytest.importorskip("gcsfs")
     from werkzeug.serving import make_server
 
-    trouble, buckets = Trouble(), {}
-    server = make_server(HOST, 0, failing(make_app(buckets), trouble, "/download/", told), threaded=True)
+    trouble, listing, buckets = Trouble(), Trouble(), {}
+    app = failing(make_app(buckets), trouble, lambda path: path.startswith("/download/"), told)
+    app = failing(app, listing, lambda path: path.startswith("/storage/") and path.endswith("/o"), told)
+    server = make_server(HOST, 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://{HOST}:{server.port}", buckets, trouble
+    yield f"http://{HOST}:{server.port}", buckets, trouble, listing
     server.shutdown()
     thread.join()
     server.server_close()
@@ -120,12 +123,13 @@ def google_server():
 @pytest.fixture
 def google_bucket(google_server, monkeypatch, patient, tmp_path_factory):
     """A bucket of its own for each test, for whoever asks; nobody's credentials are looked for."""
-    url, buckets, trouble = google_server
+    url, buckets, trouble, listing = google_server
     trouble.__init__()
+    listing.__init__()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path_factory.mktemp("no-credentials")))
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     buckets[name] = {}
-    return GoogleBucket(name, buckets[name], trouble)
+    return GoogleBucket(name, buckets[name], trouble, listing)
