@@ -85,7 +85,20 @@ def tuning_sentence(tuning: Tuning) -> str:
         f"Tuning took {tuning.seconds:.0f} s of {tuning.minutes:g} min. The tuned stack against the stack as "
         f"configured, {measure} {percent(tuning.untuned.mean)}: {100 * gain.mean:+z.2f} points{interval}. It alone is "
         f"right on {test.stack_only} images, the other alone on {test.single_only} (McNemar's test: "
-        f"p = {test.p_value:.3g}). {tuning_verdict(tuning)}"
+        f"p = {test.p_value:.3g}). {tuning_verdict(tuning)}{_edges(tuning)}"
+    )
+
+
+def _edges(tuning: Tuning) -> str:
+    """Which chosen C lies at the end of what was tried, so that one beyond may be better."""
+    if not tuning.edges:
+        return ""
+    named = [
+        f"{'the meta-classifier' if name == STACK else printable(name)} ({C:g})" for name, C in tuning.edges.items()
+    ]
+    return (
+        f" The C of {', '.join(named)} is at the end of what was tried: one beyond may do better; with what was chosen "
+        "in pipeline.yaml, another --tune tries that."
     )
 
 
