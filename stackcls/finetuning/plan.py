@@ -19,6 +19,7 @@ from stackcls.settings import FinetuneSettings
 from stackcls.sources import ImageEntry
 
 NAMED = 10  # classes, in notes
+ENOUGH = 10  # images to validate on, of which one then decides no more than a tenth of the accuracy
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def draw(
             "network (--from)"
         )
     notes = _notes(len(every) - len(labelled), labelled, classes, len(validation + rest) - len(unknown + unseen))
+    notes += _few(len(unknown))
     return Plan(classes, train, unknown, unseen, tuple(notes))
 
 
@@ -164,6 +166,15 @@ def _notes(kept_back: int, labelled: Iterable[ImageEntry], classes: Sequence[str
             "groups, before; copies of other bytes are not looked for here"
         )
     return notes
+
+
+def _few(validation: int) -> list[str]:
+    if validation >= ENOUGH:
+        return []
+    return [
+        f"{counted(validation, 'image')} to validate on: so few that chance picks the best epoch; a larger "
+        "finetune.share or finetune.validation helps, or more images"
+    ]
 
 
 def _check(
