@@ -137,7 +137,7 @@ def test_tuning_is_counted_in_the_plan_of_memory(monkeypatch):
         for tune in (None, 5)
     ]
     assert lines[0] == ()
-    assert "100000 images times 200 classes are so many probabilities that 5.8 GB are needed" in lines[1][-1]
+    assert "100000 images times 200 classes are so many probabilities that 5.84 GB are needed" in lines[1][-1]
     assert lines[1][-1].endswith("give it more memory, or fewer images, or fit without --tune")
 
 
