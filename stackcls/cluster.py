@@ -17,6 +17,7 @@ from stackcls import __version__
 from stackcls.clustersettings import INSTALL, ClusterSettings
 from stackcls.errors import ClusterError, StackclsError
 from stackcls.listener import Listener
+from stackcls.printable import counted
 
 AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one whose result is being fetched
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
@@ -182,7 +183,9 @@ class Cluster:
 
     def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
         """What is waited for, and what the user can do."""
-        paused = f"{n_paused} of {n_offered} workers are paused: give them more memory (`dask worker --memory-limit`)"
+        paused = (
+            f"{n_paused} of {counted(n_offered, 'worker')} paused: give them more memory (`dask worker --memory-limit`)"
+        )
         needs = ", ".join(f"{name}={least:g}" for name, least in self._settings.resources.items())
         if self._n_workers:
             more = f"; {paused}" if n_paused else ""
@@ -191,8 +194,8 @@ class Cluster:
             return f"waiting: {paused}"
         if needs:
             return (
-                f"{n_offered} workers, none of them with {needs}: waiting; start some with `dask worker --resources "
-                f"'{needs}'`, or mend cluster.resources"
+                f"{counted(n_offered, 'worker')}, none of them with {needs}: waiting; start some with `dask worker "
+                f"--resources '{needs}'`, or mend cluster.resources"
             )
         return "there is no worker: waiting; start some with `dask worker`"
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from stackcls import answers
 from stackcls.errors import FileMissing, SourceAway, SourceError, SourceMissing, UnreadableFile
+from stackcls.printable import counted
 from stackcls.settings import Limits
 from stackcls.urls import Url, scrubbed
 
@@ -50,8 +51,8 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits) -> T:
                 raise UnreadableFile(name, f"cannot be read ({reason})") from None
             if attempt == limits.read_tries:
                 raise SourceAway(
-                    f"images: {url} is not answered ({reason}; {attempt} tries): run the same command again when "
-                    "it is, or raise features.read_tries or features.read_seconds"
+                    f"images: {url} is not answered ({reason}; {counted(attempt, 'try', 'tries')}): run the same "
+                    "command again when it is, or raise features.read_tries or features.read_seconds"
                 ) from None
         # Not all at the same moment, which is what a busy server suffers from.
         time.sleep(min(PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1))  # noqa: S311

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stackcls import processes
 from stackcls.descent import PAIRS
+from stackcls.printable import counted
 from stackcls.settings import Settings
 from stackcls.stacksettings import RECIPES, Recipe
 from stackcls.streaming import rows_of_block
@@ -98,7 +99,7 @@ def _tuning(backbones: int, settings: Settings) -> int:
 def traffic(name: str, matrix: int, read: int, seconds: float) -> str:
     """Say how much of a matrix was read; all sizes in bytes."""
     rate = f" at {read / seconds / 1e9:.1f} GB/s" if seconds else ""
-    return f"{name}: read {read / matrix:.0f} times, {_size(read)}{rate}"
+    return f"{name}: read {counted(round(read / matrix), 'time')}, {_size(read)}{rate}"
 
 
 def _size(count: int, up: bool = True) -> str:

@@ -64,7 +64,9 @@ def features(
     result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, refit=refit, listener=console)
     console.list_rejected(dict(result.rejected))
     if dry_run:
-        click.echo(f"would compute {sum(result.computed.values())} rows, reuse {sum(result.reused.values())}")
+        click.echo(
+            f"would compute {counted(sum(result.computed.values()), 'row')}, reuse {sum(result.reused.values())}"
+        )
     else:
         verb = "wrote" if result.written else "nothing new for"
         click.echo(
