@@ -11,6 +11,7 @@ from stackcls import processes
 from stackcls.clustersettings import ClusterSettings
 from stackcls.errors import ClusterError
 from stackcls.listener import Listener
+from stackcls.printable import counted
 
 AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one whose result is being fetched
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
@@ -125,7 +126,9 @@ class Crew:
 
     def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
         """What is waited for, and what the user can do."""
-        paused = f"{n_paused} of {n_offered} workers are paused: give them more memory (`dask worker --memory-limit`)"
+        paused = (
+            f"{n_paused} of {counted(n_offered, 'worker')} paused: give them more memory (`dask worker --memory-limit`)"
+        )
         needs = ", ".join(f"{name}={least:g}" for name, least in self._settings.resources.items())
         if self._threads:
             more = f"; {paused}" if n_paused else ""
@@ -134,8 +137,8 @@ class Crew:
             return f"waiting: {paused}"
         if needs:
             return (
-                f"{n_offered} workers, none of them with {needs}: waiting; start some with `dask worker --resources "
-                f"'{needs}'`, or mend cluster.resources"
+                f"{counted(n_offered, 'worker')}, none of them with {needs}: waiting; start some with `dask worker "
+                f"--resources '{needs}'`, or mend cluster.resources"
             )
         return "there is no worker: waiting; start some with `dask worker`"
 

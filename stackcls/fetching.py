@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from stackcls import answers
 from stackcls.errors import SourceAway, SourceError
-from stackcls.printable import printable
+from stackcls.printable import counted, printable
 from stackcls.settings import Limits
 from stackcls.urls import Url, scrubbed
 
@@ -45,7 +45,7 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits, each: i
                 raise refusal from None
             if attempt >= limits.read_tries:
                 raise SourceAway(
-                    f"images: {url} is not answered ({answers.reason(error, url)}; {attempt} tries): check the "
+                    f"images: {url} is not answered ({answers.reason(error, url)}; {counted(attempt, 'try', 'tries')}): check the "
                     "address and the network; run the same command again when it is answered, or raise "
                     "features.read_tries or features.read_seconds"
                 ) from None

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from urllib.request import url2pathname
 
 from stackcls.errors import SourceError
+from stackcls.section import shown
 
 _SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 _CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::[A-Za-z]|::[A-Za-z][A-Za-z0-9+.-]*://")
@@ -113,7 +114,7 @@ def place(value: object) -> Place:
     if isinstance(value, Path | Url):
         return value
     if not isinstance(value, str):
-        raise SourceError(f"{value!r} does not do: a path or a URL is needed")
+        raise SourceError(f"{shown(value)} does not do: a path or a URL is needed")
     if not is_url(value):
         return Path(value)
     if value.lower().startswith("file://"):

@@ -141,6 +141,7 @@ def _run(
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
+    notes += reporting.temperature_notes(training.data, validated)
     report = reporting.report(training.data, validated, findings, fitted, notes, time.perf_counter() - start)
     means = {name: score.mean for name, score in report.scores.items()}
     origin = Origin(report.n_images, means, *digests)
