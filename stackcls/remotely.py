@@ -21,6 +21,7 @@ from stackcls.tarfiles import TarMember
 from stackcls.tasks import Computed, Job, Lacking, Outcome, compute, forget, hash_block, holds, receive
 
 PIECE = 2**24  # bytes of weights that go to a worker at once
+WEIGHTS = ".weights.h5"
 SENT = 3  # times that the same weights are sent to a worker that says that it lacks them
 
 
@@ -137,20 +138,25 @@ class OnCluster:
         files = {self._located[name].weights: self._located[name].identity.weights for name in lacking.names}
         for file, sha256 in files.items():
             # Of several blocks that came back for want of it, the first has it sent.
-            if file is None or self._workers.on(lacking.worker, holds, sha256, file.suffix) is not False:
+            if file is None or self._workers.on(lacking.worker, holds, sha256, _ending(file)) is not False:
                 continue
             self._sent[lacking.worker, sha256] += 1
             if self._sent[lacking.worker, sha256] > SENT:
                 raise ClusterError(
-                    f"the worker {lacking.worker} does not keep the weights {file} (SHA-256 {sha256}), though they "
-                    f"were sent to it {SENT} times: look into its logs, or copy the file there under the same path"
+                    f"the worker {lacking.worker} does not keep the weights {file.absolute()} (SHA-256 {sha256}), though "
+                    f"they were sent to it {SENT} times: look into its logs, or copy the file there under the same path"
                 )
             self._listener.say(f"sending {file.name} to the worker {lacking.worker}, which does not have it")
             with open(file, "rb") as content:
                 size = os.fstat(content.fileno()).st_size
                 for start in range(0, size, PIECE):
-                    given = (sha256, file.suffix, start, content.read(PIECE), start + PIECE >= size)
+                    given = (sha256, _ending(file), start, content.read(PIECE), start + PIECE >= size)
                     self._workers.on(lacking.worker, receive, *given)
+
+
+def _ending(file: Path) -> str:
+    """Of a file's name what Keras goes by: it reads `.weights.h5` otherwise than `.h5`."""
+    return WEIGHTS if file.name.endswith(WEIGHTS) else file.suffix
 
 
 def _named(items: Sequence[ImageInput]) -> str:

@@ -139,6 +139,7 @@ def test_weights_that_a_worker_lacks_are_sent_to_it(photos, on_cluster, tmp_path
     assert len(sent) == 1, "both workers keep it in the same folder"
     (kept,) = (compiled_models / "weights").iterdir()
     assert kept.read_bytes() == weights.read_bytes()
+    assert kept.name.endswith(".weights.h5"), "Keras reads a file that ends in .h5 alone as one of an older format"
     heard = Hearing()
     features.run(settings.model_copy(update={"artifacts": tmp_path / "again"}), listener=heard)
     assert not [line for line in heard.said if line.startswith("sending")]
