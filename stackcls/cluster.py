@@ -6,7 +6,7 @@ import pickle
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -168,9 +168,8 @@ class Cluster:
             workers = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=self._timeout)
         except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
             raise self._lost(f"{type(error).__name__}: {error}") from None
-        wanted = self._settings.resources.items()
         offered = list(workers["workers"].values())
-        able = [one for one in offered if all(one["resources"].get(name, 0) >= least for name, least in wanted)]
+        able = [one for one in offered if has_resources(one, self._settings)]
         # One that is paused begins nothing until it has memory again.
         running = [one for one in able if one["status"] == "running"]
         self._n_workers, self._n_threads = len(running), sum(one["nthreads"] for one in running)
@@ -194,7 +193,7 @@ class Cluster:
                 f"{n_offered} workers, none of them with {needs}: waiting; start some with `dask worker --resources "
                 f"'{needs}'`, or mend cluster.resources"
             )
-        return "there is no worker: waiting; start some with `dask worker`"
+        return "there is no worker: waiting; start some with `dask worker`, where stackcls is installed"
 
     @property
     def _timeout(self) -> float:
@@ -205,7 +204,8 @@ class Cluster:
         last = getattr(getattr(error, "last_worker", None), "address", "unknown")
         return ClusterError(
             f"{self._settings.address}: every worker that was given {name} died over it, the last one {last}: look "
-            "into the workers' logs (too little memory?), take out what is at fault, and run the same command again"
+            "into the workers' logs (too little memory? no stackcls?), take out what is at fault, and run the same "
+            "command again"
         )
 
     def failure(self, error: BaseException) -> ClusterError:
@@ -244,6 +244,11 @@ class Cluster:
             f"{self._settings.address}: the scheduler is lost ({why}): start it again, with its workers, and run the "
             "same command again"
         )
+
+
+def has_resources(worker: Mapping[str, Any], settings: ClusterSettings) -> bool:
+    """Whether a worker, as the scheduler describes it, has what tasks ask for."""
+    return all(worker["resources"].get(name, 0) >= least for name, least in settings.resources.items())
 
 
 def threads() -> int:

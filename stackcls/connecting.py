@@ -6,16 +6,19 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from stackcls import cores
-from stackcls.cluster import Cluster
+from stackcls import __version__, cores
+from stackcls.cluster import Cluster, has_resources
 from stackcls.clustersettings import CONFIGURED, INSTALL, ClusterSettings
 from stackcls.errors import ClusterError, ConfigError
 from stackcls.listener import Listener
 
 CLOSING = 10.0
+ABSENT = ImportError, AttributeError
 
 
 @contextmanager
@@ -66,7 +69,35 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
         for item in caught:
             if issubclass(item.category, distributed.versions.VersionMismatchWarning):
                 listener.warn(f"{settings.address}: client, scheduler and workers differ: {item.message}")
+        if isinstance(where, str):
+            _check_installed(client, settings)
         yield Cluster(client, settings, listener)
+
+
+def _check_installed(client: Any, settings: ClusterSettings) -> None:
+    """Refuse a scheduler and workers without stackcls: a worker ends where it is given what it cannot import.
+
+    Workers that come later are not asked.
+    """
+    ask, wanted = partial(client.sync, callback_timeout=settings.timeout), "stackcls.cluster:call"
+    lacking: list[tuple[str, Exception]] = []
+    try:
+        workers = ask(client.scheduler.identity, n_workers=-1)["workers"]
+        able = [address for address, one in workers.items() if has_resources(one, settings)]
+        answers = ask(client.run, resolve_name, wanted, workers=able, on_error="return")
+        lacking += [(name, answer) for name, answer in answers.items() if isinstance(answer, ABSENT)]
+        ask(client.run_on_scheduler, resolve_name, wanted)
+    except ABSENT as error:
+        lacking.append(("the scheduler", error))
+    except (OSError, TimeoutError):
+        return  # lost, or busy: whatever is asked of it next says so
+    if lacking:
+        where, why = lacking[0]
+        others = f", nor at {len(lacking) - 1} others" if len(lacking) > 1 else ""
+        raise ClusterError(
+            f"cluster.address: {settings.address!r}: stackcls cannot be imported at {where} ({why}){others}: install "
+            f"{__version__} where scheduler and workers are started ({INSTALL})"
+        )
 
 
 def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
