@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 from distributed.comm.tcp import TCP
-from safetensors.numpy import load_file
 
 from stackcls import cluster, config, connecting, tuning, validation
 from stackcls.clustersettings import ClusterSettings
@@ -19,6 +18,7 @@ from stackcls.shipping import Shipped, Shipping
 from stackcls.stages import fit
 from stackcls.training import TrainingSet
 from tests import cluster_stub
+from tests.clusters import assert_same_fit
 from tests.conftest import make_settings
 from tests.test_validation import Fetched
 
@@ -80,21 +80,14 @@ def assert_same(one, other):
     ],
 )
 def test_a_cluster_gives_the_same_model_and_report(hard, workers, tmp_path, sections):
-    found = {}
+    found = []
     for name, address in (("here", None), ("there", workers.scheduler_address)):
         settings = make_settings(hard.images, tmp_path / name, cluster={"address": address}, **sections)
         settings.artifacts.mkdir()
         settings.files.features.write_bytes(hard.files.features.read_bytes())
-        report = fit.run(settings, baseline="linear-svm").report
-        found[name] = replace(report, seconds=0, tuning=report.tuning and replace(report.tuning, seconds=0))
-    assert found["here"] == found["there"]
-    here, there = (make_settings(hard.images, tmp_path / name).files for name in found)
-    assert here.predictions.read_bytes() == there.predictions.read_bytes()
-    assert here.probabilities.read_bytes() == there.probabilities.read_bytes()
-    ours, theirs = load_file(here.safe_model), load_file(there.safe_model)
-    assert ours.keys() == theirs.keys()
-    for name, values in ours.items():
-        np.testing.assert_array_equal(values, theirs[name])
+        fit.run(settings, baseline="linear-svm")
+        found.append(settings.files)
+    assert_same_fit(*found)
 
 
 def test_all_fits_of_a_run_together_send_each_matrix_once(connected, monkeypatch):
