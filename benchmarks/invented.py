@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stackcls import backbones, cluster, computation, config, images, remotely  # noqa: E402
+from stackcls import backbones, computation, config, images, remotely, worker  # noqa: E402
 from stackcls.extraction import Extracted, ImageInput  # noqa: E402
 from stackcls.settings import Settings  # noqa: E402
 from stackcls.tasks import Computed  # noqa: E402
@@ -96,7 +96,7 @@ def hash_name(_: object, name: str, *__: object) -> str:
 
 def hashed(items: Sequence[ImageInput], _: object) -> tuple[str, list[str]]:
     """On a worker: hashes of a block."""
-    return cluster.here(), [hash_name(None, item.name) for item in items]
+    return worker.here(), [hash_name(None, item.name) for item in items]
 
 
 def compute(_: bytes, __: str, names: Sequence[str], inputs: Sequence[ImageInput]) -> Computed:
@@ -106,7 +106,7 @@ def compute(_: bytes, __: str, names: Sequence[str], inputs: Sequence[ImageInput
         with open(log, "a") as file:
             file.write(".")
     found = Extracted(tuple(range(len(inputs))), {name: features(name, len(inputs)) for name in names}, {})
-    return Computed(cluster.here(), found, made_by(names), (), {})
+    return Computed(worker.here(), found, made_by(names), (), {})
 
 
 def install() -> None:

@@ -8,11 +8,12 @@ import numpy as np
 from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 
-from stackcls import buffers, shipping, stack
+from stackcls import buffers, memory, stack, worker
 from stackcls.decisions import per_class
 from stackcls.learners import FittedBase
 from stackcls.logistic import Coefficients
 from stackcls.parallel import in_parallel
+from stackcls.shipping import Shipped
 from stackcls.streaming import Streamed
 from stackcls.training import TrainingSet
 
@@ -59,8 +60,12 @@ def fit_all(
         for each, part in zip(unfitted, parts, strict=True)
         for number in range(len(data.names))
     ]
-    if data.workers is not None:
-        yield from _large_elsewhere(fits, data, advance) if large else _small_elsewhere(fits, data, advance)
+    copies = max(memory.copies(each.recipe) for each in unfitted)
+    if large and data.workers is not None:
+        yield from _large_elsewhere(fits, data, copies, advance)
+        return
+    if not large and _all_go(data, copies):
+        yield from _small_elsewhere(fits, data, advance)
         return
     means = [_Mean() for _ in data.names]
     if large:
@@ -115,7 +120,7 @@ def _fit_there(
     matrix: Floats, fit: _Fit, y: Ints, groups: Ints | None, start: Coefficients | None, large: bool
 ) -> BaseResult:
     """On a worker: the same, from the whole matrix."""
-    with shipping.at_work(alone=large):
+    with worker.at_work(alone=large):
         if large:
             buffers.give_back()
         return _fit(matrix.__getitem__, fit, y, groups, start)
@@ -142,44 +147,65 @@ def _arguments(
     return fit, data.y[fit.train], None if data.groups is None else data.groups[fit.train], start, large
 
 
-def _matrix(data: TrainingSet, number: int) -> Floats:
-    return np.ascontiguousarray(data.block(number, np.arange(len(data.y))))
+def _matrix(data: TrainingSet, number: int) -> Shipped:
+    """A whole matrix on the workers."""
+    assert data.workers is not None
+    every = np.arange(len(data.y))
+    return data.workers.matrix(data.X, number, lambda wanted: np.ascontiguousarray(data.block(wanted, every)))
 
 
-def _matrices(data: TrainingSet) -> list[Floats]:
-    return [_matrix(data, number) for number in range(len(data.names))]
+def _size(data: TrainingSet, number: int) -> int:
+    """Bytes of a whole matrix."""
+    return memory.NUMBER * len(data.y) * data.widths[number]
+
+
+def _goes(data: TrainingSet, number: int, copies: int) -> bool:
+    """Whether fits of a large matrix, one at a time, are the workers' rather than done here."""
+    if data.workers is None or number in data.streamed:
+        return False
+    size = _size(data, number)
+    return data.workers.holds(data.names[number], size, copies * size)
+
+
+def _all_go(data: TrainingSet, copies: int) -> bool:
+    """Whether fits of small matrices, side by side, are the workers' rather than done here."""
+    if data.workers is None:
+        return False
+    sizes = [_size(data, number) for number in range(len(data.names))]
+    return data.workers.holds("all matrices", sum(sizes), copies * data.workers.threads * max(sizes))
 
 
 def _small_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) -> Iterator[BaseResult]:
-    """All fits at once, on matrices that stay with the workers for the next fits."""
+    """All fits side by side."""
     assert data.workers is not None
-    calls = ((fit.number, _arguments(data, fit, False)) for fit in fits)
-    for result in data.workers.all_of(data.X, partial(_matrices, data)).run(_fit_there, calls, CALL):
+    calls = ((_matrix(data, fit.number), _arguments(data, fit, False)) for fit in fits)
+    for result in data.workers.run(_fit_there, calls, CALL, beside=True):
         advance(1)
         yield result
 
 
-def _large_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) -> Iterator[BaseResult]:
-    """Matrix by matrix, the folds of each side by side; what does not fit into memory is fitted here, in blocks."""
+def _large_elsewhere(fits: Sequence[_Fit], data: TrainingSet, copies: int, advance: Advance) -> Iterator[BaseResult]:
+    """Matrix by matrix, the folds of each side by side; what the workers have no memory for is fitted here."""
     assert data.workers is not None
     found: dict[int, list[BaseResult]] = {}
     for number in range(len(data.names)):
         own, mean, results = [fit for fit in fits if fit.number == number], _Mean(), found.setdefault(number, [])
-        if number in data.streamed:
+        if not _goes(data, number, copies):
             for result in in_parallel((delayed(mean.fit)(data, fit) for fit in own), 1, cpu_count()):
                 advance(1)
                 results.append(result)
             continue
-        with data.workers.one(_matrix(data, number)) as shipped:
-            calls = ((0, _arguments(data, fit, True)) for fit in own if fit.test.size)
-            for result in shipped.run(_fit_there, calls, CALL):
-                advance(1)
-                mean.take(result)
-                results.append(result)
-            calls = ((0, _arguments(data, fit, True, mean.start())) for fit in own if not fit.test.size)
-            for result in shipped.run(_fit_there, calls, CALL):
-                advance(1)
-                results.append(result)
+        matrix = _matrix(data, number)
+        calls = ((matrix, _arguments(data, fit, True)) for fit in own if fit.test.size)
+        for result in data.workers.run(_fit_there, calls, CALL, beside=False):
+            advance(1)
+            mean.take(result)
+            results.append(result)
+        calls = ((matrix, _arguments(data, fit, True, mean.start())) for fit in own if not fit.test.size)
+        for result in data.workers.run(_fit_there, calls, CALL, beside=False):
+            advance(1)
+            results.append(result)
+        del matrix
     for fit in fits:
         yield found[fit.number].pop(0)
 
@@ -190,14 +216,15 @@ def fit_svms(
     """Fit a linear SVM on each backbone and fold: yield number of the backbone and rows held out, and decisions."""
     for numbers in [[number] for number in range(len(data.names))] if large else [range(len(data.names))]:
         tasks = [(number, train, test) for number in numbers for train, test in folds]
-        results = (
-            _svms_elsewhere(class_weight, data, tasks, large) if data.workers else _svms(class_weight, data, tasks)
-        )
+        goes = _goes(data, numbers[0], 1) if large else _all_go(data, 1)
+        results = (_svms_elsewhere if goes else _svms)(class_weight, data, tasks, large)
         for (number, _, test), decisions in zip(tasks, results, strict=True):
             yield (number, test), decisions
 
 
-def _svms(class_weight: str | None, data: TrainingSet, tasks: Sequence[tuple[int, Ints, Ints]]) -> Iterator[Floats]:
+def _svms(
+    class_weight: str | None, data: TrainingSet, tasks: Sequence[tuple[int, Ints, Ints]], _: bool
+) -> Iterator[Floats]:
     return in_parallel(
         (
             delayed(_fit_svm)(partial(data.block, number), class_weight, data.y[train], train, test)
@@ -211,17 +238,15 @@ def _svms_elsewhere(
     class_weight: str | None, data: TrainingSet, tasks: Sequence[tuple[int, Ints, Ints]], large: bool
 ) -> Iterator[Floats]:
     assert data.workers is not None
-    calls = [(number, (class_weight, data.y[train], train, test, large)) for number, train, test in tasks]
-    if not large:
-        yield from data.workers.all_of(data.X, partial(_matrices, data)).run(_fit_svm_there, calls, CALL)
-        return
-    with data.workers.one(_matrix(data, tasks[0][0])) as shipped:
-        yield from shipped.run(_fit_svm_there, ((0, arguments) for _, arguments in calls), CALL)
+    calls = (
+        (_matrix(data, number), (class_weight, data.y[train], train, test, large)) for number, train, test in tasks
+    )
+    return data.workers.run(_fit_svm_there, calls, CALL, beside=not large)
 
 
 def _fit_svm_there(matrix: Floats, class_weight: str | None, y: Ints, train: Ints, test: Ints, large: bool) -> Floats:
     """On a worker: one linear SVM, from the whole matrix."""
-    with shipping.at_work(alone=large):
+    with worker.at_work(alone=large):
         return _fit_svm(matrix.__getitem__, class_weight, y, train, test)
 
 

@@ -12,8 +12,9 @@ from pkgutil import resolve_name
 from typing import Any
 
 from stackcls import __version__, cores
-from stackcls.cluster import Cluster, has_resources
+from stackcls.cluster import Cluster
 from stackcls.clustersettings import CONFIGURED, INSTALL, ClusterSettings
+from stackcls.crew import has_resources
 from stackcls.errors import ClusterError, ConfigError
 from stackcls.listener import Listener
 
@@ -79,7 +80,7 @@ def _check_installed(client: Any, settings: ClusterSettings) -> None:
 
     Workers that come later are not asked.
     """
-    ask, wanted = partial(client.sync, callback_timeout=settings.timeout), "stackcls.cluster:call"
+    ask, wanted = partial(client.sync, callback_timeout=settings.timeout), "stackcls.worker:call"
     lacking: list[tuple[str, Exception]] = []
     try:
         workers = ask(client.scheduler.identity, n_workers=-1)["workers"]

@@ -1,48 +1,118 @@
 """Jobs on a Dask cluster; the large arrays that they share are sent there once, and not with every job."""
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
-from joblib import parallel_config
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from stackcls import cluster
 from stackcls.cluster import Cluster
-
-_ONE_AT_A_TIME = threading.Lock()
 
 
 class Shipped:
-    """Arrays on the workers, and the jobs that take one of them.
+    """An array on the workers, as long as this is kept.
 
-    Each array travels once from here, and is not kept here; workers get it from each other, and from the scheduler
-    where all died that had it.
+    It travels once from here, and is not kept here; workers get it from each other, and from the scheduler where all
+    died that had it.
 
     Parameters
     ----------
     workers : Cluster
-    arrays : sequence of ndarray
+    array : ndarray
     """
 
-    def __init__(self, workers: Cluster, arrays: Sequence[NDArray[Any]]) -> None:
-        self._workers, self._kept = workers, [workers.keep(array) for array in arrays]
+    def __init__(self, workers: Cluster, array: NDArray[Any]) -> None:
+        self.kept, self.size = workers.keep(array), array.nbytes
+
+
+class Shipping:
+    """What is on the workers of a cluster, for all fits of a run, and jobs on it.
+
+    Parameters
+    ----------
+    workers : Cluster
+    memory : float
+        Bytes that workers which were started for this run may take, all together.
+    """
+
+    def __init__(self, workers: Cluster, memory: float = math.inf) -> None:
+        self._workers, self._memory = workers, memory
+        self._of: object = None
+        self._shipped: OrderedDict[int, Shipped] = OrderedDict()
+        self._said: set[str] = set()
+
+    @cached_property
+    def _spare(self) -> float:
+        return self._workers.crew.spare(self._memory)
+
+    def holds(self, name: str, size: int, work: int) -> bool:
+        """Whether the cluster has memory for matrices, and for work on them beside; says so, once, where it has not.
+
+        Parameters
+        ----------
+        name : str
+            What messages call them.
+        size, work : int
+            Bytes, both at the scheduler and at every worker.
+        """
+        if fits := max(size, work) <= self._spare:
+            return fits
+        if name not in self._said:
+            self._said.add(name)
+            self._workers.crew.warn(
+                f"{name}: {size / 1e6:.1f} MB, and {work / 1e6:.1f} MB to work with, do not fit into the "
+                f"{2 * self._spare / 1e6:.1f} MB that the scheduler or a worker has: fitted here and not on the cluster"
+            )
+        return fits
+
+    @cached_property
+    def threads(self) -> int:
+        """The most that a worker has."""
+        return self._workers.crew.most_threads()
+
+    def matrix(self, source: object, number: int, load: Callable[[int], NDArray[Any]]) -> Shipped:
+        """A matrix of a source, by its number; it stays there while the cluster has memory for it.
+
+        Where it has not, those that were longest not asked for are let go, and sent again when they are.
+
+        Parameters
+        ----------
+        source : object
+            Matrices of one source at a time are kept.
+        number : int
+        load : callable
+            From the number to the matrix, whenever it has to be sent.
+        """
+        if self._of is not source:
+            self._of, self._shipped = source, OrderedDict()
+        if number not in self._shipped:
+            self._let_go_for(array := load(number))
+            self._shipped[number] = Shipped(self._workers, array)
+        self._shipped.move_to_end(number)
+        return self._shipped[number]
+
+    def _let_go_for(self, array: NDArray[Any]) -> None:
+        taken = array.nbytes + sum(shipped.size for shipped in self._shipped.values())
+        while self._shipped and taken > self._spare:
+            taken -= self._shipped.popitem(last=False)[1].size
 
     def run(
-        self, function: Callable[..., Any], calls: Iterable[tuple[int, tuple[Any, ...]]], named: str
+        self, function: Callable[..., Any], calls: Iterable[tuple[Shipped, tuple[Any, ...]]], named: str, beside: bool
     ) -> Iterator[Any]:
-        """Call a function with one of the arrays and further arguments; yield results in order.
+        """Call a function with an array and further arguments; yield results in order.
 
         Parameters
         ----------
         function : callable
             Of a module, so that workers find it.
-        calls : iterable of int and tuple
-            Number of the array, and the arguments after it.
+        calls : iterable of Shipped and tuple
+            The array, and the arguments after it.
         named : str
             What messages call one such call.
+        beside : bool
+            Whether workers do as many side by side as they have threads.
 
         Raises
         ------
@@ -51,72 +121,22 @@ class Shipped:
         StackclsError
             Whatever the function raises on purpose.
         """
-        arrays: dict[int, int] = {}
+        arrays: dict[int, Any] = {}
         waiting = enumerate(calls)
 
         def job() -> tuple[int, tuple[Any, ...]] | None:
             position, given = next(waiting, (0, None))
             if given is None:
                 return None
-            arrays[position], arguments = given
+            arrays[position], arguments = given[0].kept, given[1]
             return position, arguments
 
-        stream = self._workers.stream(
-            function, job, lambda _: named, lambda position: self._kept[arrays[position]], beside=True
-        )
+        stream = self._workers.stream(function, job, lambda _: named, arrays.__getitem__, beside, n_together=1)
         found: dict[int, Any] = {}
         following = 0
         for position, result in stream:
             found[position] = result
+            del arrays[position]
             while following in found:
                 yield found.pop(following)
                 following += 1
-
-    def close(self) -> None:
-        """Let the cluster forget the arrays."""
-        self._kept.clear()
-
-
-class Shipping:
-    """What is on the workers of a cluster, for all fits of a run.
-
-    Parameters
-    ----------
-    workers : Cluster
-    """
-
-    def __init__(self, workers: Cluster) -> None:
-        self._workers = workers
-        self._of: object = None
-        self._kept: Shipped | None = None
-
-    def all_of(self, source: object, load: Callable[[], Sequence[NDArray[Any]]]) -> Shipped:
-        """The arrays of a source, which stay there for all that is fitted on it."""
-        if self._kept is None or self._of is not source:
-            self._of, self._kept = source, Shipped(self._workers, load())
-        return self._kept
-
-    @contextmanager
-    def one(self, array: NDArray[Any]) -> Iterator[Shipped]:
-        """One array that is too large to be kept here and there."""
-        shipped = Shipped(self._workers, [array])
-        try:
-            yield shipped
-        finally:
-            shipped.close()
-
-
-@contextmanager
-def at_work(alone: bool) -> Iterator[None]:
-    """On a worker: do one job beside others, with a thread each, or `alone` with all threads of the worker.
-
-    Set for the whole process and never back, since jobs that overlap would set back what another one has set.
-    """
-    with parallel_config(backend="sequential"):  # threads would only get in the way of other jobs
-        if not alone:
-            threadpool_limits(1)
-            yield
-            return
-        with _ONE_AT_A_TIME:
-            threadpool_limits(cluster.threads())
-            yield

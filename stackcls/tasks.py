@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from stackcls import cluster, cores, decoding, images, loading, processes
+from stackcls import cores, decoding, images, loading, processes, worker
 from stackcls.backbones import Located
 from stackcls.decoding import Turn
 from stackcls.engines.cache import cache_folder
@@ -100,7 +100,7 @@ def compute(job: bytes, key: str, names: Sequence[str], inputs: Sequence[ImageIn
         batches = list(ready.inference.pieces(names, inputs))
     made_by: MadeBy = batches[0][1] if batches else {}
     whole = _joined([batch for batch, _ in batches], names)
-    return Computed(cluster.here(), whole, made_by, tuple(ready.noting.said), ready.inference.seconds())
+    return Computed(worker.here(), whole, made_by, tuple(ready.noting.said), ready.inference.seconds())
 
 
 async def forget(key: str) -> None:
@@ -110,7 +110,7 @@ async def forget(key: str) -> None:
 
 def hashed(items: Sequence[ImageInput], limits: Limits) -> tuple[str, list[Outcome]]:
     """On a worker: its address, and what `hash_block` finds."""
-    return cluster.here(), hash_block(items, limits)
+    return worker.here(), hash_block(items, limits)
 
 
 def hash_block(items: Sequence[ImageInput], limits: Limits) -> list[Outcome]:
@@ -153,10 +153,10 @@ def receive(sha256: str, suffix: str, start: int, piece: bytes, last: bool) -> N
 
 
 def _prepare(job: Job) -> _Ready | Lacking:
-    cores.grant(cluster.threads())
+    cores.grant(worker.threads())
     found = {item.backbone.name: _placed(item) for item in job.located}
     if lacking := tuple(name for name, item in found.items() if item is None):
-        return Lacking(cluster.here(), lacking)
+        return Lacking(worker.here(), lacking)
     located = [item for item in found.values() if item is not None]
     noting = _Noting()
     inference = Inference(

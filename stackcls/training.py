@@ -124,14 +124,19 @@ def images_needed(settings: Settings) -> int:
     return next(count for count in range(folds, 2 * folds * inner) if count - -(-count // folds) >= inner)
 
 
-def check_folds(data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], settings: Settings) -> None:
-    """Look for training parts without a class, which groups can leave although there are enough of them."""
+def check_folds(
+    data: TrainingSet, folds: Sequence[tuple[Ints, Ints]], settings: Settings, every: Ints | None = None
+) -> None:
+    """Look for training parts without a class, which groups can leave although there are enough of them.
+
+    `every` are the rows that the last model is fitted on, by default all.
+    """
     if data.groups is None:
         return
     parts = [train for train, _ in folds]
     if splits_again(settings):
         inner = stack.splitter(settings.stack.inner_folds, settings.cv.seed, data.groups)
-        for rows in [np.arange(len(data.y)), *parts]:
+        for rows in [np.arange(len(data.y)) if every is None else every, *parts]:
             parts += [rows[train] for train, _ in inner.split(rows, data.y[rows], data.groups[rows])]
     for train in parts:
         missing = np.setdiff1d(np.arange(len(data.class_names)), data.y[train])

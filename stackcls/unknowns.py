@@ -1,7 +1,7 @@
 """Fits what tells images of known classes from others, and measures it on classes that are left out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from joblib import cpu_count, delayed
@@ -156,43 +156,28 @@ class _Case:
     fold: int
 
 
-@dataclass(frozen=True)
-class _Subset:
-    """Rows of another set."""
-
-    whole: TrainingSet
-    rows: Ints
-
-    def block(self, number: int, rows: Ints) -> NDArray[np.float32]:
-        """Features of some of them."""
-        return self.whole.block(number, self.rows[rows])
-
-
 def _leave_out(data: TrainingSet, fold: Ints, group: Ints, settings: Settings, number: int) -> _Case | None:
     """Leave a group of classes out of what all folds but one are fitted on; None where groups of images forbid that."""
     held_out = number % settings.cv.folds
     away = np.isin(data.y, group)
     kept = np.setdiff1d(np.arange(len(data.class_names)), group)
-    train = restricted(data, np.flatnonzero(~away & (fold != held_out)), kept)
+    case = _restricted(data, kept)
     try:
-        check_folds(train, [], settings)
+        check_folds(case, [], settings, np.flatnonzero(~away & (fold != held_out)))
     except TrainingError:
         return None
-    test = away | (fold == held_out)
-    return _Case(restricted(data, np.arange(len(data.y)), kept), _split(test), group, held_out)
+    return _Case(case, _split(away | (fold == held_out)), group, held_out)
 
 
 def _split(test: NDArray[np.bool_]) -> Part:
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
-def restricted(data: TrainingSet, rows: Ints, kept: Ints) -> TrainingSet:
-    """Some rows, and some classes; rows of the others have the label -1."""
+def _restricted(data: TrainingSet, kept: Ints) -> TrainingSet:
+    """The same rows with some classes; those of the others have the label -1."""
     new = np.full(len(data.class_names), -1)
     new[kept] = np.arange(len(kept))
-    names = tuple(data.class_names[number] for number in kept)
-    groups = None if data.groups is None else data.groups[rows]
-    return TrainingSet(_Subset(data, rows), data.names, data.widths, new[data.y[rows]], names, groups)
+    return replace(data, y=new[data.y], class_names=tuple(data.class_names[number] for number in kept))
 
 
 def _score(case: _Case, validated: Validated, labels: Ints, settings: Settings, large: bool, advance: Advance) -> Rows:

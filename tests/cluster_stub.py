@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackcls import engines, images, loading
+from stackcls import engines, images, loading, worker
 from stackcls.errors import ConfigError, UnreadableFile, UnreadableImage
 from tests.conftest import FakeEngine, FakeExtractor
 
@@ -72,6 +72,12 @@ class Stub(FakeEngine):
 
 
 hash_file, decode, find_recorded = images.hash_file, images.decode, loading.find_recorded
+
+
+def place(array, seconds):
+    """Where a job is done, after a while."""
+    time.sleep(seconds)
+    return worker.here()
 
 
 def hash_seen(content, name, limits, *more):

@@ -11,7 +11,7 @@ import dask
 import pytest
 from distributed import LocalCluster, Status
 
-from stackcls import cluster, config, connecting, tasks
+from stackcls import cluster, config, connecting, crew, tasks
 from stackcls.blocks import BlockFolder
 from stackcls.clustersettings import ClusterSettings
 from stackcls.errors import ClusterError, ConfigError
@@ -193,12 +193,12 @@ def test_only_as_many_tasks_are_under_way_as_keep_the_workers_busy(on_cluster, p
             under_way = len(connected._client.futures)
             most = max(most, under_way)
     assert sorted(got) == [(number, number) for number in range(60)]
-    assert most <= max(cluster.AT_LEAST, 2 * cluster.AHEAD)
+    assert most <= max(crew.AT_LEAST, 2 * crew.AHEAD) + cluster.TOGETHER  # which threads still let go
 
 
 def test_a_resource_that_no_worker_has_is_said(photos, on_cluster, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
-    monkeypatch.setattr(cluster, "LOOK", 0.1)
+    monkeypatch.setattr(crew, "PATIENCE", 0.0)
+    monkeypatch.setattr(crew, "LOOK", 0.1)
 
     class Stopping(Silent):
         def warn(self, line):
@@ -216,8 +216,8 @@ def set_status(name, dask_worker):
 
 
 def test_workers_that_are_paused_are_said(workers, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.2)
-    monkeypatch.setattr(cluster, "LOOK", 0.1)
+    monkeypatch.setattr(crew, "PATIENCE", 0.2)
+    monkeypatch.setattr(crew, "LOOK", 0.1)
     settings, heard, jobs = ClusterSettings(address=workers.scheduler_address), Hearing(), iter([(0, (-3,))])
     with connecting.connect(settings, heard) as connected:
         connected._client.run(set_status, "paused")
@@ -232,8 +232,8 @@ def test_workers_that_are_paused_are_said(workers, monkeypatch):
 
 
 def test_that_no_result_comes_is_said(workers, monkeypatch):
-    monkeypatch.setattr(cluster, "QUIET", 0.3)
-    monkeypatch.setattr(cluster, "LOOK", 0.1)
+    monkeypatch.setattr(crew, "QUIET", 0.3)
+    monkeypatch.setattr(crew, "LOOK", 0.1)
     settings, heard, jobs = ClusterSettings(address=workers.scheduler_address), Hearing(), iter([(0, (1.0,))])
     with connecting.connect(settings, heard) as connected:
         assert list(connected.stream(time.sleep, lambda: next(jobs, None), str)) == [(0, None)]

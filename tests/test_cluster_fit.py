@@ -1,6 +1,7 @@
 """`fit` on a Dask cluster: the same scores and model as without, each matrix sent once, and what goes wrong is said."""
 
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import dask
@@ -9,7 +10,7 @@ import pytest
 from distributed import LocalCluster
 from distributed.comm.tcp import TCP
 
-from stackcls import cluster, config, connecting, tuning, validation
+from stackcls import basefits, cluster, config, connecting, tuning, unknowns, validation
 from stackcls.clustersettings import ClusterSettings
 from stackcls.errors import ClusterError, ConfigError
 from stackcls.listener import Silent
@@ -20,6 +21,7 @@ from stackcls.training import TrainingSet
 from tests import cluster_stub
 from tests.clusters import assert_same_fit
 from tests.conftest import make_settings
+from tests.test_cluster import Hearing
 from tests.test_validation import Fetched
 
 
@@ -90,38 +92,59 @@ def test_a_cluster_gives_the_same_model_and_report(hard, workers, tmp_path, sect
     assert_same_fit(*found)
 
 
-def test_all_fits_of_a_run_together_send_each_matrix_once(connected, monkeypatch):
-    data, settings, sent = wide(), Settings(stack={"tune": 0.001}), Sent(monkeypatch)
-    there = replace(data, workers=Shipping(connected))
+def run_all(there, settings):
+    """Tuning, folds, linear SVMs, all rows, and other folds: what `fit` does with base learners."""
     search = tuning.search(there, settings, Silent())
     found = validation.cross_validate(there, settings, True, Silent(), stacks=search.stacks)
-    again = validation.predict_folds(replace(there, groups=np.arange(len(data.y))), settings, Silent())
-    assert 2 * data.X.nbytes < sent.bytes < 2.5 * data.X.nbytes
-    assert_same(found, validation.cross_validate(data, settings, True, Silent(), stacks=search.stacks))
+    again = validation.predict_folds(replace(there, groups=np.arange(len(there.y))), settings, Silent())
     assert set(again.ranking) == {"one", "two", "stack"}
+    return found, search.stacks
 
 
-def test_of_large_matrices_one_is_here_and_sent_once_for_all_folds(connected, monkeypatch):
-    data, settings = wide(), Settings(cv={"folds": 4})
+def test_all_fits_of_a_run_together_send_each_matrix_once(connected, monkeypatch):
+    data, settings, sent = wide(), Settings(stack={"tune": 0.001}), Sent(monkeypatch)
+    found, stacks = run_all(replace(data, workers=Shipping(connected)), settings)
+    assert 2 * data.X.nbytes < sent.bytes < 2.5 * data.X.nbytes
+    assert_same(found, validation.cross_validate(data, settings, True, Silent(), stacks=stacks))
+
+
+def test_of_large_matrices_one_at_a_time_is_here_and_each_is_sent_once(connected, monkeypatch):
+    data, settings = wide(), Settings(stack={"tune": 0.001}, cv={"folds": 4})
     monkeypatch.setattr(validation, "LARGE", 0)
-    expected = validation.cross_validate(data, settings, False, Silent())
     fetched, sent = Fetched(data), Sent(monkeypatch)
-    there = replace(data, X=fetched, workers=Shipping(connected))
-    found = validation.cross_validate(there, settings, False, Silent())
+    found, stacks = run_all(replace(data, X=fetched, workers=Shipping(connected)), settings)
     assert (fetched.most, fetched.alive, fetched.numbers) == (1, 0, [0, 1])
     assert 2 * data.X.nbytes < sent.bytes < 2.8 * data.X.nbytes
+    expected = validation.cross_validate(data, settings, True, Silent(), stacks=stacks)
     for name in ("one", "two", "stack"):  # one thread there, all processors here: sums are rounded otherwise
         np.testing.assert_allclose(found.predictions.ranking[name], expected.predictions.ranking[name], atol=1e-4)
-    there = replace(there, workers=Shipping(connected))
-    baselines = validation.cross_validate(there, settings, True, Silent()).baselines
-    plain = validation.cross_validate(data, settings, True, Silent()).baselines
-    np.testing.assert_allclose(baselines.ranking["two"], plain.ranking["two"], atol=1e-6)
+    np.testing.assert_allclose(found.baselines.ranking["two"], expected.baselines.ranking["two"], atol=1e-6)
+
+
+def test_matrices_for_which_the_cluster_has_no_memory_are_let_go_and_sent_again(connected, monkeypatch):
+    data, settings = wide(), Settings()
+    monkeypatch.setattr(validation, "LARGE", 0)
+    monkeypatch.setattr(connected.crew, "spare", lambda _: data.X.nbytes - 1)
+    fetched = Fetched(data)
+    there = replace(data, X=fetched, workers=Shipping(connected))
+    for _ in range(2):
+        validation.cross_validate(there, settings, False, Silent())
+    assert (fetched.most, fetched.numbers) == (1, [0, 1, 0, 1])
+
+
+def test_fits_without_some_classes_are_done_by_the_workers_too(connected, monkeypatch):
+    data, settings = wide(width=1000), Settings()
+    validated = validation.cross_validate(data, settings, False, Silent())
+    here, _ = unknowns.look(data, validated, settings, True, Silent())
+    monkeypatch.setattr(basefits, "_fit_here", None)
+    there, _ = unknowns.look(replace(data, workers=Shipping(connected)), validated, settings, True, Silent())
+    assert there == here
+    assert here.left_out
 
 
 def test_what_is_read_in_blocks_is_fitted_here(hard, workers, tmp_path):
     from stackcls import trainingdata
     from stackcls.store import Store
-    from tests.test_cluster import Hearing
 
     def streamed(settings, names):
         training = trainingdata.load(Store(settings.files.features).__enter__(), names, settings, Silent())
@@ -143,20 +166,59 @@ def test_what_a_worker_takes_with_it_is_sent_again(count, tmp_path, compiled_mod
     with dask.config.set({"distributed.worker.preload": ["tests.cluster_stub"]}):
         settings = ClusterSettings(address=f"local:{count}")
         with connecting.connect(settings, Silent()) as connected:
-            shipped = Shipped(connected, [np.arange(5.0), np.arange(7.0, 9.0)])
-            calls = [(number % 2, (number, str(tmp_path))) for number in range(8)]
-            results = list(shipped.run(cluster_stub.die_once, calls, "a job"))
+            shipped = [Shipped(connected, array) for array in (np.arange(5.0), np.arange(7.0, 9.0))]
+            calls = [(shipped[number % 2], (number, str(tmp_path))) for number in range(8)]
+            results = list(Shipping(connected).run(cluster_stub.die_once, calls, "a job", True))
     assert results == [7 * (number % 2) + number for number in range(8)]
     assert (tmp_path / "died").exists()
 
 
+def test_jobs_of_one_large_matrix_are_shared_among_the_workers(workers, connected, monkeypatch):
+    monkeypatch.setattr(workers.scheduler, "bandwidth", 1.0)  # so that the way seems longer to Dask than any wait
+    matrix = Shipped(connected, np.zeros(10**6))
+    calls = [(matrix, (0.2,))] * 4
+    places = list(Shipping(connected).run(cluster_stub.place, calls, "a job", beside=False))
+    assert sorted(Counter(places).values()) == [2, 2]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_the_cluster_has_no_memory_for_is_fitted_here_and_said(workers, monkeypatch, large):
+    data, settings, heard = wide(width=1000), Settings(), Hearing()
+    if large:
+        monkeypatch.setattr(validation, "LARGE", 0)
+    with connecting.connect(ClusterSettings(address=workers.scheduler_address), heard) as connected:
+        monkeypatch.setattr(connected.crew, "spare", lambda _: data.X.nbytes // 2 - 1)
+        monkeypatch.setattr(Shipping, "matrix", None)
+        there = replace(data, workers=Shipping(connected))
+        found = validation.cross_validate(there, settings, True, Silent())
+    assert_same(found, validation.cross_validate(data, settings, True, Silent()))
+    assert [line.partition(": ")[2] for line in heard.warned] == [
+        f"{name} MB, and 1.0 MB to work with, do not fit into the 1.9 MB that the scheduler or a worker has: "
+        "fitted here and not on the cluster"
+        for name in (["one: 1.0", "two: 1.0"] if large else ["all matrices: 1.9"])
+    ]
+
+
+def test_every_thread_of_a_worker_needs_memory_for_its_own_rows(connected, monkeypatch):
+    data = replace(wide(n=30, width=10), workers=Shipping(connected))  # 1.2 kB each
+    monkeypatch.setattr(connected.crew, "spare", lambda _: 6000)
+    assert basefits._all_go(data, 4)
+    monkeypatch.setattr(connected.crew, "most_threads", lambda: 5)
+    data = replace(data, workers=Shipping(connected))
+    assert not basefits._all_go(data, 4)
+    assert basefits._goes(data, 0, 4), "one at a time"
+
+
+def run_one(connected, job):
+    return list(Shipping(connected).run(job, [(Shipped(connected, np.arange(5.0)), (1,))], "a fit", True))
+
+
 def test_what_kills_one_worker_after_the_other_ends_the_run(connected, monkeypatch):
     monkeypatch.setattr(cluster, "AGAIN", 1)
-    shipped = Shipped(connected, [np.arange(5.0)])
     with pytest.raises(
         ClusterError, match=r"every worker that was given a fit died over it, the last one tcp://.*: look"
     ):
-        list(shipped.run(cluster_stub.die, [(0, (1,))], "a fit"))
+        run_one(connected, cluster_stub.die)
 
 
 @pytest.mark.parametrize(
@@ -168,13 +230,13 @@ def test_what_kills_one_worker_after_the_other_ends_the_run(connected, monkeypat
 )
 def test_a_job_that_fails_ends_the_run(connected, job, error, message):
     with pytest.raises(error, match=message):
-        list(Shipped(connected, [np.arange(5.0)]).run(job, [(0, (1,))], "a fit"))
+        run_one(connected, job)
 
 
 def test_a_worker_of_another_version_is_refused(connected, monkeypatch):
     monkeypatch.setattr(cluster, "__version__", "0.0.1")
     with pytest.raises(ClusterError, match=r"this worker has stackcls .*, and the run is by 0\.0\.1: install"):
-        list(Shipped(connected, [np.arange(5.0)]).run(cluster_stub.first_number, [(0, (1,))], "a fit"))
+        run_one(connected, cluster_stub.first_number)
 
 
 def test_without_dask_the_message_says_how_to_get_it(tmp_path, monkeypatch):

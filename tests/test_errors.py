@@ -6,7 +6,7 @@ import threading
 import pytest
 from distributed.core import clean_exception, error_message
 
-from stackcls import __version__, cluster, errors
+from stackcls import __version__, errors, worker
 from stackcls.errors import StackclsError, UnreadableImage
 
 
@@ -37,7 +37,7 @@ def fail(name):
 def sent_by_a_worker(kind):
     """What a client gets of an error in a task, through Dask's pickles."""
     with pytest.raises(kind) as caught:
-        cluster.call(__version__, pickle.dumps((fail, (kind.__name__,))), None)
+        worker.call(__version__, pickle.dumps((fail, (kind.__name__,))), None)
     return clean_exception(error_message(caught.value)["exception"].data)[1]
 
 

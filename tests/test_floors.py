@@ -68,7 +68,7 @@ ONLY = {
     "fsspec": {"stackcls.fetching"},
     "faiss": {"stackcls.inspect.index"},
     "dask": {"stackcls.connecting"},
-    "distributed": {"stackcls.cluster", "stackcls.connecting"},
+    "distributed": {"stackcls.cluster", "stackcls.connecting", "stackcls.worker"},
     "bokeh": {"stackcls.report.mappage"},
     "openTSNE": {"stackcls.inspect.embedding"},
     "h5py": {"stackcls.store", "stackcls.storeformat", "stackcls.storewriter"},

@@ -1,9 +1,8 @@
 """Work and memory grow as the number of images does, and no faster; slow: thousands of images, counted call by call."""
 
-import cProfile
-import pstats
+import json
+import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +19,17 @@ pytest.importorskip("resource")
 
 import many_images
 
-from stackcls import engines
+from tests.counting import FEW, TIMES
 
-FEW, TIMES = 2000, 4
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):
     """Calls made by the main thread, and the peak of memory, by step and number of images."""
-    found = {}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(engines, "choose", engines.choose)  # which the steps replace
-        patched.setattr("stackcls.computation.IMAGES_PER_BLOCK", 16)
-        for count in (FEW // 10, FEW, FEW * TIMES):  # the first for what is imported and cached once
-            folder = tmp_path_factory.mktemp(str(count))
-            many_images.write_images(folder / "images", count)
-            for step in many_images.STEPS:
-                profile = cProfile.Profile()
-                tracemalloc.start()
-                profile.runcall(many_images.measure_here, folder, step)
-                memory = tracemalloc.get_traced_memory()[1]
-                tracemalloc.stop()
-                found[step, count] = pstats.Stats(profile).total_calls, memory
-    return found
+    command = [sys.executable, "-m", "tests.counting", tmp_path_factory.mktemp("counted")]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return {(step, count): (calls, memory) for step, count, calls, memory in json.loads(done.stdout.splitlines()[-1])}
 
 
 @pytest.mark.slow

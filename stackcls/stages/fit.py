@@ -172,7 +172,8 @@ def _placed(training: TrainingRows, workers: Cluster | None, listener: Listener)
         return training
     for number in sorted(training.data.streamed):
         listener.say(f"{training.data.names[number]}: fitted here and not on the cluster, since it is read in blocks")
-    return dataclasses.replace(training, data=dataclasses.replace(training.data, workers=Shipping(workers)))
+    shipping = Shipping(workers, training.data.memory)
+    return dataclasses.replace(training, data=dataclasses.replace(training.data, workers=shipping))
 
 
 def _svm_fits(training: TrainingRows, listener: Listener) -> bool:

@@ -1,0 +1,145 @@
+"""The workers of a Dask cluster: which there are, what they can take, and what is said while none answers."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from stackcls import processes
+from stackcls.clustersettings import ClusterSettings
+from stackcls.errors import ClusterError
+from stackcls.listener import Listener
+
+AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one whose result is being fetched
+AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
+LOOK = 2.0  # seconds between two looks at which workers there are
+PATIENCE = 10.0  # seconds without a worker after which the user is told
+QUIET = 300.0  # seconds without a result after which the user is told, though there are workers
+
+
+class Crew:
+    """Those workers that can do a run's tasks.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    settings : ClusterSettings
+    listener : Listener
+        Is told where there are no workers.
+    """
+
+    def __init__(self, client: Any, settings: ClusterSettings, listener: Listener) -> None:
+        self._client, self._settings, self._listener = client, settings, listener
+        self._looked, self._heard = 0.0, time.monotonic()
+        self._threads: dict[str, int] = {}  # of each, by its address
+
+    def heard(self) -> None:
+        """Take note that a result came, or that waiting for one begins."""
+        self._heard = time.monotonic()
+
+    def room(self, beside: bool) -> int:
+        """How many tasks may be under way; looks now and then how many workers there are."""
+        if time.monotonic() - self._looked > LOOK:
+            self.look()
+        return max(AT_LEAST, AHEAD * (sum(self._threads.values()) if beside else len(self._threads)))
+
+    def least_busy(self, places: Iterable[str | None], beside: bool) -> str | None:
+        """The worker that has least to do: Dask would give all to who has what they share, while it travels far."""
+        busy = Counter(places)
+        shares = {address: busy[address] / (count if beside else 1) for address, count in self._threads.items()}
+        return min(shares, key=shares.__getitem__, default=None)
+
+    def spare(self, memory: float = math.inf) -> float:
+        """Bytes that the scheduler and every worker can keep, with as many to work with; what nobody knows is no limit.
+
+        That is half of what there is for the one that has the least: of its machine's memory, which it shares with
+        others there, and of its own limit.
+
+        Parameters
+        ----------
+        memory : float
+            Bytes that processes which were started for this run may take together.
+        """
+        left: dict[str, int] = {}
+        with suppress(Exception):  # one that has gone meanwhile, or has no stackcls
+            left[self._client.scheduler.address] = self._client.run_on_scheduler(processes.available_memory)
+        with suppress(Exception):
+            left |= self._client.run(processes.available_memory, on_error="ignore")
+        here = memory if self._settings.processes else math.inf
+        beside = Counter(map(_machine, left))
+        shares = [min(found, here) / beside[_machine(address)] for address, found in left.items()]
+        limits = [one["memory_limit"] or math.inf for one in self._offered().values()]
+        return min([*limits, *shares], default=math.inf) / 2
+
+    def most_threads(self) -> int:
+        """Of one worker."""
+        self.look()
+        return max(self._threads.values(), default=1)
+
+    def warn(self, line: str) -> None:
+        """Say something about the cluster."""
+        self._listener.warn(f"{self._settings.address}: {line}")
+
+    def look(self) -> None:
+        """See which workers there are; say so where no result comes for long.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler is lost.
+        """
+        offered = self._offered()
+        able = {address: one for address, one in offered.items() if has_resources(one, self._settings)}
+        # One that is paused begins nothing until it has memory again.
+        running = {address: one for address, one in able.items() if one["status"] == "running"}
+        self._threads = {address: one["nthreads"] for address, one in running.items()}
+        n_paused = sum(one["status"] == "paused" for one in able.values())
+        self._looked = now = time.monotonic()
+        if now - self._heard > (QUIET if self._threads else PATIENCE):
+            self.warn(self._waiting(len(offered), n_paused, now - self._heard))
+            self._heard = now + 60 * PATIENCE  # not again for a while
+
+    def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
+        """What is waited for, and what the user can do."""
+        paused = f"{n_paused} of {n_offered} workers are paused: give them more memory (`dask worker --memory-limit`)"
+        needs = ", ".join(f"{name}={least:g}" for name, least in self._settings.resources.items())
+        if self._threads:
+            more = f"; {paused}" if n_paused else ""
+            return f"no result for {seconds / 60:.0f} minutes: waiting; look into the workers' logs{more}"
+        if n_paused:
+            return f"waiting: {paused}"
+        if needs:
+            return (
+                f"{n_offered} workers, none of them with {needs}: waiting; start some with `dask worker --resources "
+                f"'{needs}'`, or mend cluster.resources"
+            )
+        return "there is no worker: waiting; start some with `dask worker`, where stackcls is installed"
+
+    def _offered(self) -> dict[str, Any]:
+        """All workers, by their addresses, as the scheduler describes them."""
+        if self._client.status != "running":  # where asking would first wait for a new connection
+            raise self.lost("the connection is closed")
+        asked, seconds = self._client.scheduler.identity, self._settings.timeout
+        try:
+            return dict(self._client.sync(asked, n_workers=-1, callback_timeout=seconds)["workers"])
+        except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
+            raise self.lost(f"{type(error).__name__}: {error}") from None
+
+    def lost(self, why: str) -> ClusterError:
+        """An error for a scheduler that is gone."""
+        return ClusterError(
+            f"{self._settings.address}: the scheduler is lost ({why}): start it again, with its workers, and run the "
+            "same command again"
+        )
+
+
+def has_resources(worker: Mapping[str, Any], settings: ClusterSettings) -> bool:
+    """Whether a worker, as the scheduler describes it, has what tasks ask for."""
+    return all(worker["resources"].get(name, 0) >= least for name, least in settings.resources.items())
+
+
+def _machine(address: str) -> str:
+    """Of `tcp://machine:port`."""
+    return address.rpartition(":")[0]

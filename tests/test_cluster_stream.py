@@ -1,0 +1,100 @@
+"""What a cluster's client has here at a time, and what it may leave with the workers."""
+
+import threading
+
+import pytest
+from distributed import LocalCluster
+
+from stackcls import connecting, crew, processes
+from stackcls.cluster import TOGETHER, Cluster
+from stackcls.clustersettings import ClusterSettings
+from stackcls.crew import Crew
+from stackcls.errors import ClusterError
+from stackcls.listener import Silent
+
+
+@pytest.fixture(scope="module")
+def connected():
+    """Workers that are threads of this process."""
+    given = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(processes=False, protocol="tcp", host="127.0.0.1", **given) as local,
+        connecting.connect(ClusterSettings(address=local.scheduler_address), Silent()) as found,
+    ):
+        yield found
+
+
+@pytest.mark.parametrize("n_together", [1, TOGETHER])
+def test_only_so_many_results_are_fetched_at_a_time(connected, monkeypatch, n_together):
+    met, under_way, most = threading.Barrier(n_together), [], 0
+    outcome = Cluster._outcome
+
+    def slow(self, future):
+        nonlocal most
+        under_way.append(future.key)
+        most = max(most, len(under_way))
+        met.wait(timeout=30)  # for as many
+        found = outcome(self, future)
+        under_way.remove(future.key)
+        return found
+
+    monkeypatch.setattr(Cluster, "_outcome", slow)
+    jobs = iter([(number, (-number,)) for number in range(2 * TOGETHER)])
+    results = list(connected.stream(abs, lambda: next(jobs, None), str, n_together=n_together))
+    assert sorted(results) == [(number, number) for number in range(2 * TOGETHER)]
+    assert most == n_together
+
+
+class Answering:
+    """A client of a scheduler and two workers on two machines, the scheduler on one of them."""
+
+    status = "running"
+
+    def __init__(self, **left):
+        self.left, self.scheduler, self.address = left, self, "tcp://a:1"
+
+    def identity(self):
+        """Not called, but handed to `sync`."""
+
+    def sync(self, *_, **__):
+        return {"workers": {"tcp://a:2": {"memory_limit": 0}, "tcp://b:3": {"memory_limit": 700}}}
+
+    def run(self, function, on_error):
+        assert (function, on_error) == (processes.available_memory, "ignore")
+        return {f"tcp://{name[0]}:{name[1]}": size for name, size in self.left.items() if name != "a1"}
+
+    def run_on_scheduler(self, function):
+        assert function is processes.available_memory
+        return self.left["a1"]
+
+
+@pytest.mark.parametrize(
+    ("left", "spare"),
+    [
+        ({"a1": 1000, "a2": 1200, "b3": 1100}, 250),  # two share the first machine
+        ({"a1": 1800, "a2": 2000, "b3": 1100}, 350),  # the other's worker may have less than its machine
+        ({"a1": 1800, "a2": 2000, "b3": 600}, 300),
+        ({"b3": 600}, 300),  # a scheduler without stackcls, and a worker that has gone
+        ({}, 350),
+    ],
+)
+def test_half_of_what_the_poorest_has_may_be_kept_on_a_cluster(left, spare):
+    assert Crew(Answering(**left), ClusterSettings(address="tcp://a:1"), Silent()).spare(10) == spare
+
+
+def test_processes_of_this_run_share_what_it_may_take(monkeypatch):
+    monkeypatch.setattr(Answering, "run", lambda *_, **__: {"tcp://a:2": 9000, "tcp://a:3": 9000})
+    answering = Answering(a1=9000)
+    assert Crew(answering, ClusterSettings(address="local:2"), Silent()).spare(1200) == 200
+    assert Crew(answering, ClusterSettings(address="tcp://a:1"), Silent()).spare(1200) == 350
+
+
+def test_a_scheduler_that_is_lost_while_it_is_asked_for_memory_is_said(monkeypatch):
+    monkeypatch.setattr(Answering, "status", "closed")
+    with pytest.raises(ClusterError, match="the scheduler is lost"):
+        Crew(Answering(), ClusterSettings(address="tcp://a:1"), Silent()).spare()
+
+
+def test_a_real_cluster_says_how_much_it_can_keep(connected):
+    assert 0 < connected.crew.spare() < processes.available_memory() / 5
+    assert crew._machine("tcp://127.0.0.1:80") == "tcp://127.0.0.1"
