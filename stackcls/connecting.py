@@ -63,9 +63,11 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
                     where, timeout=settings.timeout, set_as_default=False
                 )
             except (OSError, ValueError, TypeError) as error:  # a TLS address without certificates is a TypeError
+                tls = "; Dask's configuration must name certificates (distributed.comm.tls)"
+                more = tls if str(where).startswith("tls:") else ""
                 raise ClusterError(
                     f"cluster.address: {settings.address!r}: no scheduler answers at {where} within "
-                    f"{settings.timeout:g} s ({error}): start one with `dask scheduler`, or mend the address"
+                    f"{settings.timeout:g} s ({error}): start one with `dask scheduler`, or mend the address{more}"
                 ) from None
         for item in caught:
             if issubclass(item.category, distributed.versions.VersionMismatchWarning):

@@ -9,15 +9,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import psutil
 from safetensors.numpy import load_file
 
+from tests.cluster_stub import noted
+
 ROOT = Path(__file__).resolve().parent.parent
 SCHEDULER = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
 WORKER = ("--no-dashboard", "--no-nanny", "--preload", "tests.cluster_stub", "--death-timeout", "60")
+
+BARE = """
+import sys
+sys.modules["stackcls"] = None
+from distributed.cli.dask_worker import main
+main()
+"""
 
 
 def wait_for(condition):
@@ -54,10 +64,16 @@ class Here:
     def worker(self, *options):
         return self._start("worker", *WORKER, *(options or ("--nthreads", "1")))
 
+    def bare(self):
+        """A worker that cannot import stackcls."""
+        return self._run("-c", BARE, "--scheduler-file", str(self.file), "--no-dashboard", "--no-nanny", *self._tls)
+
     def _start(self, what, *options):
-        given = (f"distributed.cli.dask_{what}", "--scheduler-file", str(self.file), *options, *self._tls)
+        return self._run("-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(self.file), *options, *self._tls)
+
+    def _run(self, *arguments):
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._processes.append(process("-m", *given, cwd=self.folder, **quiet))
+        self._processes.append(process(*arguments, cwd=self.folder, **quiet))
         return self._processes[-1]
 
     def __enter__(self):
@@ -81,14 +97,18 @@ def workers_of(parent):
 
 
 @contextlib.contextmanager
-def killing(worth_it):
-    """Kill a worker of this process every two seconds, once it is worth it; gives those that were killed."""
+def killing(log, what, times):
+    """Kill a worker of this process every two seconds; gives those that were killed.
+
+    Only workers that did something so many times, so that a run goes on however slow the machine is.
+    """
     kills, over = [], threading.Event()
 
     def kill():
         rng, this = random.Random(0), psutil.Process()
         while not over.wait(2.0):
-            if worth_it() and (found := workers_of(this)):
+            done = Counter(pid for _, pid in noted(log, what))
+            if found := [worker for worker in workers_of(this) if done[worker.pid] >= times]:
                 worker = rng.choice(found)
                 worker.kill()
                 kills.append(worker.pid)

@@ -44,7 +44,7 @@ def assert_undisturbed(settings, tmp_path):
 def test_workers_killed_again_and_again_change_nothing(scene, stackcls, tmp_path):
     settings, happens, log = scene
     happens.write_text("0.5")
-    with killing(lambda: noted(log, "fit")) as kills:
+    with killing(log, "fit", 2) as kills:
         status, _, err = stackcls("fit", "--cluster", "local:2")
     assert (status, "error" in err) == (0, False)
     assert len(kills) >= 2

@@ -61,7 +61,7 @@ def test_processes_on_this_machine_make_the_same_file_with_a_real_engine(tmp_pat
 
 def test_workers_killed_again_and_again_end_no_run(sleepy, tmp_path, fake_engine):
     make, log = sleepy
-    with killing(lambda: noted(log, "run")) as kills:
+    with killing(log, "run", 4) as kills:
         features.run(make("local:2"))
     computed = sum(number for number, _ in noted(log, "run"))
     assert len(kills) >= 2
