@@ -25,6 +25,12 @@ def tls(tmp_path_factory):
     return {"ca-file": str(folder / "ca"), "scheduler": both, "worker": both, "client": both}
 
 
+def allowed(tls):
+    """As Dask's configuration in this process."""
+    keys = {"ca-file": tls["ca-file"], **{f"client.{name}": file for name, file in tls["client"].items()}}
+    return dask.config.set({f"distributed.comm.tls.{name}": file for name, file in keys.items()})
+
+
 @pytest.fixture(scope="module")
 def elsewhere(compiled_models, tls, tmp_path_factory):
     """A cluster by TLS, in a folder of its own: a worker with a GPU and two threads, one without; and their log."""
@@ -60,7 +66,7 @@ def test_only_workers_with_a_gpu_compute_and_make_each_network_once(elsewhere, t
     cluster, with_gpu, _, log = elsewhere
     (tmp_path / "pipeline.yaml").write_text(json.dumps({**work[0], "cluster": {"resources": {"GPU": 1}}}))
     before = len(log.read_text().splitlines())
-    with dask.config.set({"distributed.comm.tls": tls}):
+    with allowed(tls):
         assert stackcls("features", "--cluster", cluster.file)[0] == 0
     done = log.read_text().splitlines()[before:]
     assert {line.split()[-1] for line in done} == {str(with_gpu.pid)}
@@ -99,7 +105,7 @@ def test_without_certificates_the_message_says_where_dask_looks_for_them(elsewhe
 
 def test_a_worker_without_stackcls_is_named_before_it_ends(elsewhere, tls, work, stackcls):
     cluster, *_ = elsewhere
-    with dask.config.set({"distributed.comm.tls": tls}):
+    with allowed(tls):
         with Client(json.loads(cluster.file.read_text())["address"]) as client:
             there = wait_for_workers(client, 2)
             bare = cluster.bare()
