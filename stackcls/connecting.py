@@ -109,6 +109,8 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
     from distributed import LocalCluster
 
     number, configured = settings.processes or 1, dask.config.get("distributed.worker.preload")
+    # Else Dask gives up a process that died where its successor takes longer to start, and the run waits for ever.
+    stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}))
     try:
         local = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=number,

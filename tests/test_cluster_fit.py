@@ -163,7 +163,8 @@ def test_what_is_read_in_blocks_is_fitted_here(hard, workers, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_a_worker_takes_with_it_is_sent_again(count, tmp_path, compiled_models):
-    with dask.config.set({"distributed.worker.preload": ["tests.cluster_stub"]}):
+    slow = {"distributed.deploy.lost-worker-timeout": "10 ms"}  # than which the next process takes longer to start
+    with dask.config.set({"distributed.worker.preload": ["tests.cluster_stub"], **slow}):
         settings = ClusterSettings(address=f"local:{count}")
         with connecting.connect(settings, Silent()) as connected:
             shipped = [Shipped(connected, array) for array in (np.arange(5.0), np.arange(7.0, 9.0))]
