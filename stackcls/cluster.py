@@ -184,8 +184,8 @@ class Cluster:
         last = getattr(getattr(error, "last_worker", None), "address", "unknown")
         return ClusterError(
             f"{self._address}: every worker that was given {name} died over it, the last one {last}: look "
-            "into the workers' logs; give the workers more memory, or take out what is at fault, and run the same "
-            "command again"
+            "into the workers' logs; give the workers more memory, or take out what is at fault (a worker without "
+            "stackcls ends too), and run the same command again"
         )
 
     def failure(self, error: BaseException) -> ClusterError:

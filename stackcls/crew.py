@@ -109,12 +109,7 @@ class Crew:
             If the scheduler is lost.
         """
         offered = self._offered()
-        wanted = self._settings.resources.items()
-        able = {
-            address: one
-            for address, one in offered.items()
-            if all(one["resources"].get(name, 0) >= least for name, least in wanted)
-        }
+        able = {address: one for address, one in offered.items() if has_resources(one, self._settings)}
         # One that is paused begins nothing until it has memory again.
         running = {address: one for address, one in able.items() if one["status"] == "running"}
         self._threads = {address: one["nthreads"] for address, one in running.items()}
@@ -140,7 +135,7 @@ class Crew:
                 f"{counted(n_offered, 'worker')}, none of them with {needs}: waiting; start some with `dask worker "
                 f"--resources '{needs}'`, or mend cluster.resources"
             )
-        return "there is no worker: waiting; start some with `dask worker`"
+        return "there is no worker: waiting; start some with `dask worker`, where stackcls is installed"
 
     def _offered(self) -> dict[str, Any]:
         """All workers, by their addresses, as the scheduler describes them."""
@@ -167,6 +162,11 @@ class Crew:
             f"{self._settings.address}: the scheduler is lost ({why}): start it again, with its workers, and run the "
             "same command again"
         )
+
+
+def has_resources(worker: Mapping[str, Any], settings: ClusterSettings) -> bool:
+    """Whether a worker, as the scheduler describes it, has what tasks ask for."""
+    return all(worker["resources"].get(name, 0) >= least for name, least in settings.resources.items())
 
 
 def _machine(address: str) -> str:

@@ -45,8 +45,8 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits, each: i
                 raise refusal from None
             if attempt >= limits.read_tries:
                 raise SourceAway(
-                    f"images: {url} is not answered ({answers.reason(error, url)}; {counted(attempt, 'try', 'tries')}): check the "
-                    "address and the network; run the same command again when it is answered, or raise "
+                    f"images: {url} is not answered ({answers.reason(error, url)}; {counted(attempt, 'try', 'tries')}): "
+                    "check the address and the network; run the same command again when it is answered, or raise "
                     "features.read_tries or features.read_seconds"
                 ) from None
         # Not all at the same moment, which is what a busy server suffers from.

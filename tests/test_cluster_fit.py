@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 from distributed.comm.tcp import TCP
-from safetensors.numpy import load_file
 
 from stackcls import basefits, cluster, config, connecting, tuning, unknowns, validation
 from stackcls.clustersettings import ClusterSettings
@@ -20,6 +19,7 @@ from stackcls.shipping import Shipped, Shipping
 from stackcls.stages import fit
 from stackcls.training import TrainingSet
 from tests import cluster_stub
+from tests.clusters import assert_same_fit
 from tests.conftest import make_settings
 from tests.test_cluster import Hearing
 from tests.test_validation import Fetched
@@ -82,21 +82,14 @@ def assert_same(one, other):
     ],
 )
 def test_a_cluster_gives_the_same_model_and_report(hard, workers, tmp_path, sections):
-    found = {}
+    found = []
     for name, address in (("here", None), ("there", workers.scheduler_address)):
         settings = make_settings(hard.images, tmp_path / name, cluster={"address": address}, **sections)
         settings.artifacts.mkdir()
         settings.files.features.write_bytes(hard.files.features.read_bytes())
-        report = fit.run(settings, baseline="linear-svm").report
-        found[name] = replace(report, seconds=0, tuning=report.tuning and replace(report.tuning, seconds=0))
-    assert found["here"] == found["there"]
-    here, there = (make_settings(hard.images, tmp_path / name).files for name in found)
-    assert here.predictions.read_bytes() == there.predictions.read_bytes()
-    assert here.probabilities.read_bytes() == there.probabilities.read_bytes()
-    ours, theirs = load_file(here.safe_model), load_file(there.safe_model)
-    assert ours.keys() == theirs.keys()
-    for name, values in ours.items():
-        np.testing.assert_array_equal(values, theirs[name])
+        fit.run(settings, baseline="linear-svm")
+        found.append(settings.files)
+    assert_same_fit(*found)
 
 
 def run_all(there, settings):
@@ -193,7 +186,8 @@ def test_what_is_read_in_blocks_is_fitted_here(hard, workers, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_a_worker_takes_with_it_is_sent_again(count, tmp_path, compiled_models):
-    with dask.config.set({"distributed.worker.preload": ["tests.cluster_stub"]}):
+    slow = {"distributed.deploy.lost-worker-timeout": "10 ms"}  # than which the next process takes longer to start
+    with dask.config.set({"distributed.worker.preload": ["tests.cluster_stub"], **slow}):
         settings = ClusterSettings(address=f"local:{count}")
         with connecting.connect(settings, Silent()) as connected:
             shipped = [Shipped(connected, array) for array in (np.arange(5.0), np.arange(7.0, 9.0))]
