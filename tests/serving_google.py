@@ -51,6 +51,21 @@ def told(kind: str) -> tuple[str, str]:
     return "application/json", json.dumps({"error": {"code": code, "message": message}})
 
 
+def described(bucket: str, name: str, data: bytes, fields: str = "") -> dict[str, str]:
+    """What is said of an object; of all that, what a partial answer is to have (`kind,items(name,size)`)."""
+    said = {
+        "kind": "storage#object",
+        "bucket": bucket,
+        "name": name,
+        "size": str(len(data)),
+        "generation": "1",
+        "updated": "2024-05-01T10:00:00.000Z",
+        "mediaLink": f"https://storage.googleapis.com/download/storage/v1/b/{bucket}/o/{name}",
+    }
+    _, found, inside = fields.partition("items(")
+    return {key: said[key] for key in inside.rstrip(")").split(",")} if found else said
+
+
 def make_app(buckets: dict[str, dict[str, bytes]]):
     """The API: pages of a listing, what is said of an object, and its bytes or a piece of them."""
     import flask
@@ -62,16 +77,6 @@ def make_app(buckets: dict[str, dict[str, bytes]]):
         kind, body = told(str(code))
         return flask.Response(body, code, content_type=kind)
 
-    def described(bucket, name):
-        return {
-            "kind": "storage#object",
-            "bucket": bucket,
-            "name": name,
-            "size": str(len(buckets[bucket][name])),
-            "generation": "1",
-            "updated": "2024-05-01T10:00:00.000Z",
-        }
-
     @app.get("/storage/v1/b/<bucket>/o")
     def listing(bucket):
         if bucket not in buckets:
@@ -80,12 +85,13 @@ def make_app(buckets: dict[str, dict[str, bytes]]):
         prefix, start = asked.get("prefix", ""), asked.get("pageToken", "")
         names = [name for name in sorted(buckets[bucket]) if name.startswith(prefix) and name >= start]
         names, rest = names[:PAGE], names[PAGE:]
-        items = [described(bucket, name) for name in names]
+        items = [described(bucket, name, buckets[bucket][name], asked.get("fields", "")) for name in names]
         return {"kind": "storage#objects", "items": items} | ({"nextPageToken": rest[0]} if rest else {})
 
     @app.get("/storage/v1/b/<bucket>/o/<path:name>")
     def metadata(bucket, name):
-        return described(bucket, name) if name in buckets.get(bucket, {}) else fail(404)
+        data = buckets.get(bucket, {}).get(name)
+        return fail(404) if data is None else described(bucket, name, data)
 
     @app.get("/download/storage/v1/b/<bucket>/o/<path:name>")
     def media(bucket, name):

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from stackcls import sources
+from stackcls import fetching, remote, sources
 from stackcls.errors import SourceAway, SourceError, SourceMissing, UnreadableFile
 from stackcls.remote import RemoteFile
 from stackcls.settings import Limits
@@ -101,6 +101,14 @@ def test_nothing_there(google_bucket):
     ):
         with pytest.raises(SourceMissing, match=reason):
             sources.scan(place(url), QUICK)
+
+
+def test_little_is_kept_of_each_object_that_is_listed(google_bucket):
+    google_bucket.put("x/a.png", b"123")
+    url = place(f"gs://{google_bucket.name}/x")
+    assert remote.find(url, QUICK) == {"a.png": 3}
+    (found,) = fetching.file_system(url, listing=True).find(f"{google_bucket.name}/x", detail=True).values()
+    assert set(found) == {"name", "size", "type"}
 
 
 def test_empty_and_large_objects(google_bucket):

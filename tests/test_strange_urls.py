@@ -4,6 +4,7 @@ import pytest
 
 from stackcls import images, sources
 from stackcls.settings import Limits
+from stackcls.stages import predict
 from stackcls.urls import Url, place, scrubbed
 from tests.conftest import write_photo
 from tests.test_shards import write_tar
@@ -102,3 +103,17 @@ def test_what_is_signed_for_one_file_is_refused_where_others_are_needed(served, 
     served.handler.pieces = True
     (entry,) = sources.scan(place(f"{served.url}/photos/s.tar{query}"), QUICK).entries  # a shard may be signed
     assert entry.path == "s.tar/a.png"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_source"),
+    [
+        ("https://host/new/?token=1", True),
+        ("https://host/m.csv?token=1", True),
+        ("https://host/m.parquet?token=1", True),
+        ("https://host/new/a.png?token=/", False),
+        ("https://host/picture?name=a/", False),
+    ],
+)
+def test_what_to_predict_is_told_by_a_path_whatever_follows_it(url, is_source):
+    assert predict._is_source(place(url)) is is_source
