@@ -3,19 +3,24 @@
 import json
 import logging
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from stackcls import cores
+from stackcls import __version__, cores
 from stackcls.cluster import Cluster
 from stackcls.clustersettings import CONFIGURED, INSTALL, ClusterSettings
+from stackcls.crew import has_resources
 from stackcls.errors import ClusterError, ConfigError
 from stackcls.listener import Listener
 
 CLOSING = 10.0
+ABSENT = ImportError, AttributeError
 
 
 @contextmanager
@@ -59,14 +64,44 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
                     where, timeout=settings.timeout, set_as_default=False
                 )
             except (OSError, ValueError, TypeError) as error:  # a TLS address without certificates is a TypeError
+                tls = "; Dask's configuration must name certificates (distributed.comm.tls)"
+                more = tls if str(where).startswith("tls:") else ""
                 raise ClusterError(
                     f"cluster.address: {settings.address!r}: no scheduler answers at {where} within "
-                    f"{settings.timeout:g} s ({error}): start one with `dask scheduler`, or mend the address"
+                    f"{settings.timeout:g} s ({error}): start one with `dask scheduler`, or mend the address{more}"
                 ) from None
         for item in caught:
             if issubclass(item.category, distributed.versions.VersionMismatchWarning):
                 listener.warn(f"{settings.address}: client, scheduler and workers differ: {item.message}")
+        if isinstance(where, str):
+            _check_installed(client, settings)
         yield Cluster(client, settings, listener)
+
+
+def _check_installed(client: Any, settings: ClusterSettings) -> None:
+    """Refuse a scheduler and workers without stackcls: a worker ends where it is given what it cannot import.
+
+    Workers that come later are not asked.
+    """
+    ask, wanted = partial(client.sync, callback_timeout=settings.timeout), "stackcls.worker:call"
+    lacking: list[tuple[str, Exception]] = []
+    try:
+        workers = ask(client.scheduler.identity, n_workers=-1)["workers"]
+        able = [address for address, one in workers.items() if has_resources(one, settings)]
+        answers = ask(client.run, resolve_name, wanted, workers=able, on_error="return")
+        lacking += [(name, answer) for name, answer in answers.items() if isinstance(answer, ABSENT)]
+        ask(client.run_on_scheduler, resolve_name, wanted)
+    except ABSENT as error:
+        lacking.append(("the scheduler", error))
+    except (OSError, TimeoutError):
+        return  # lost, or busy: whatever is asked of it next says so
+    if lacking:
+        where, why = lacking[0]
+        others = f", nor at {len(lacking) - 1} others" if len(lacking) > 1 else ""
+        raise ClusterError(
+            f"cluster.address: {settings.address!r}: stackcls cannot be imported at {where} ({why}){others}: install "
+            f"{__version__} where scheduler and workers are started ({INSTALL})"
+        )
 
 
 def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
@@ -75,19 +110,23 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
     from distributed import LocalCluster
 
     number, configured = settings.processes or 1, dask.config.get("distributed.worker.preload")
+    # Else Dask gives up a process that died where its successor takes longer to start, and the run waits for ever.
+    stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}))
     try:
-        local = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=number,
-            threads_per_worker=max(1, cores.available() // number),
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            security=True,  # other users of this machine can open its ports, but have no certificate
-            memory_limit=0,  # as without a cluster
-            resources=dict(settings.resources) or None,
-            silence_logs=logging.CRITICAL + 1,
-            preload=[__name__, *([configured] if isinstance(configured, str) else configured)],
-        )
+        with _undisturbed():
+            local = LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=number,
+                threads_per_worker=max(1, cores.available() // number),
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                security=True,  # other users of this machine can open its ports, but have no certificate
+                memory_limit=0,  # as without a cluster
+                resources=dict(settings.resources) or None,
+                silence_logs=logging.CRITICAL + 1,
+                preload=[__name__, *([configured] if isinstance(configured, str) else configured)],
+            )
+            stack.callback(_close, local)
     except ImportError as error:
         raise ConfigError(f"cluster.address: {settings.address!r} needs more of Dask ({error}): {INSTALL}") from None
     except Exception as error:  # noqa: BLE001  (a process that ends while it starts shows in many ways)
@@ -95,8 +134,28 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
             f"cluster.address: {settings.address!r}: the processes cannot be started ({error.__cause__ or error}); "
             "try fewer; in a script of your own, stand below `if __name__ == '__main__':`"
         ) from None
-    stack.callback(_close, local)
     return local
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C wait: a cluster that is half made cannot be closed. Processes that begin here never hear it."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    blocks = hasattr(signal, "pthread_sigmask")  # which threads and processes that begin meanwhile inherit
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocks else ()
+    try:
+        yield
+    finally:
+        if blocks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+        if came:
+            raise KeyboardInterrupt
 
 
 def dask_setup(_: Any) -> None:

@@ -18,9 +18,10 @@ from stackcls.inference import MadeBy, Seconds
 from stackcls.listener import Listener
 from stackcls.settings import Limits
 from stackcls.tarfiles import TarMember
-from stackcls.tasks import Computed, Job, Lacking, Outcome, compute, forget, hash_block, holds, receive
+from stackcls.tasks import Computed, Job, Lacking, Outcome, compute, forget, hashed, holds, receive
 
 PIECE = 2**24  # bytes of weights that go to a worker at once
+WEIGHTS = ".weights.h5"
 SENT = 3  # times that the same weights are sent to a worker that says that it lacks them
 
 
@@ -38,10 +39,10 @@ def hash_on(
         asked[number] = items
         return number, ([_absolute(item) for item in items], limits)
 
-    for number, outcomes in workers.stream(hash_block, job, lambda number: _named(asked[number])):
+    for number, (worker, outcomes) in workers.stream(hashed, job, lambda number: _named(asked[number])):
         for item, outcome in zip(asked.pop(number), outcomes, strict=True):
             if isinstance(outcome, UnreadableFile):
-                _check_absent(item, outcome, limits)
+                _check_absent(item, outcome, limits, worker)
         yield number, outcomes
 
 
@@ -105,7 +106,7 @@ class OnCluster:
                 continue
             self._hear(answer)
             extracted = answer.extracted
-            _check_failures(block(start), extracted.failures, self._limits)
+            _check_failures(block(start), extracted.failures, self._limits, answer.worker)
             positions = tuple(start + at for at in extracted.positions)
             failures = {start + at: error for at, error in extracted.failures.items()}
             yield Extracted(positions, extracted.features, failures), answer.made_by
@@ -137,25 +138,32 @@ class OnCluster:
         files = {self._located[name].weights: self._located[name].identity.weights for name in lacking.names}
         for file, sha256 in files.items():
             # Of several blocks that came back for want of it, the first has it sent.
-            if file is None or self._workers.on(lacking.worker, holds, sha256, file.suffix) is not False:
+            if file is None or self._workers.on(lacking.worker, holds, sha256, _ending(file)) is not False:
                 continue
             self._sent[lacking.worker, sha256] += 1
             if self._sent[lacking.worker, sha256] > SENT:
                 raise ClusterError(
-                    f"the worker {lacking.worker} does not keep the weights {file} (SHA-256 {sha256}), though they "
-                    f"were sent to it {SENT} times: look into its logs, or copy the file there under the same path"
+                    f"the worker {lacking.worker} does not keep the weights {file.absolute()} (SHA-256 {sha256}), "
+                    f"though they were sent to it {SENT} times: look into its logs, or copy the file there under the "
+                    "same path"
                 )
             self._listener.say(f"sending {file.name} to the worker {lacking.worker}, which does not have it")
             with open(file, "rb") as content:
                 size = os.fstat(content.fileno()).st_size
                 for start in range(0, size, PIECE):
-                    given = (sha256, file.suffix, start, content.read(PIECE), start + PIECE >= size)
+                    given = (sha256, _ending(file), start, content.read(PIECE), start + PIECE >= size)
                     self._workers.on(lacking.worker, receive, *given)
+
+
+def _ending(file: Path) -> str:
+    """Of a file's name what Keras goes by: it reads `.weights.h5` otherwise than `.h5`."""
+    return WEIGHTS if file.name.endswith(WEIGHTS) else file.suffix
 
 
 def _named(items: Sequence[ImageInput]) -> str:
     """What messages call a block of images: all of them, so that the one at fault is among them."""
-    return f"these {len(items)} images: {', '.join(item.name for item in items)}"
+    which = "this image" if len(items) == 1 else f"these {len(items)} images"
+    return f"{which}: {', '.join(item.name for item in items)}"
 
 
 def _absolute(item: ImageInput) -> ImageInput:
@@ -168,14 +176,16 @@ def _absolute(item: ImageInput) -> ImageInput:
 
 def _place(item: ImageInput) -> Path | str:
     content = item.content.shard if isinstance(item.content, TarMember) else item.content
-    return content if isinstance(content, Path) else item.name
+    return content.absolute() if isinstance(content, Path) else item.name
 
 
-def _check_failures(items: Sequence[ImageInput], failures: Mapping[int, UnreadableImage], limits: Limits) -> None:
+def _check_failures(
+    items: Sequence[ImageInput], failures: Mapping[int, UnreadableImage], limits: Limits, worker: str
+) -> None:
     """Refuse to reject an image for a worker's own trouble; one that took too long may hang here too."""
     for at, error in failures.items():
         if isinstance(error, UnreadableFile):
-            _check_absent(items[at], error, limits)
+            _check_absent(items[at], error, limits, worker)
     undecoded = [
         at
         for at, error in failures.items()
@@ -184,12 +194,12 @@ def _check_failures(items: Sequence[ImageInput], failures: Mapping[int, Unreadab
     n_bad = len(unreadable_first([items[at] for at in undecoded], limits))
     if n_bad < len(undecoded):
         raise ClusterError(
-            f"{failures[undecoded[n_bad]]}, says a worker, but this machine can decode it: give every worker as much "
-            "memory, and the same libraries (Pillow with the same formats)"
+            f"{failures[undecoded[n_bad]]}, says the worker {worker}, but this machine can decode it: give every "
+            "worker as much memory, and the same libraries (Pillow with the same formats)"
         )
 
 
-def _check_absent(item: ImageInput, error: UnreadableFile, limits: Limits) -> None:
+def _check_absent(item: ImageInput, error: UnreadableFile, limits: Limits, worker: str) -> None:
     """Refuse to reject an image whose file a worker cannot read and this machine can."""
     try:
         found = images.hash_file(cast(Any, item.content), item.name, limits)
@@ -197,6 +207,6 @@ def _check_absent(item: ImageInput, error: UnreadableFile, limits: Limits) -> No
         return  # then it is as it would be without a cluster
     if item.sha256 in (None, found):
         raise ClusterError(
-            f"{error}, says a worker, but this machine can read it: let every worker see the images under the same "
-            f"path ({_place(item)}), or at the same address, with what that asks for"
+            f"{error}, says the worker {worker}, but this machine can read it: let every worker see the images under "
+            f"the same path ({_place(item)}), or at the same address, with what that asks for"
         )

@@ -108,8 +108,13 @@ async def forget(key: str) -> None:
     _READY.pop(key, None)
 
 
+def hashed(items: Sequence[ImageInput], limits: Limits) -> tuple[str, list[Outcome]]:
+    """On a worker: its address, and what `hash_block` finds."""
+    return worker.here(), hash_block(items, limits)
+
+
 def hash_block(items: Sequence[ImageInput], limits: Limits) -> list[Outcome]:
-    """On a worker: content hashes of some images, or why they cannot be read."""
+    """Content hashes of some images, or why they cannot be read."""
 
     def one(item: ImageInput, turn: Turn[Outcome]) -> Outcome:
         try:

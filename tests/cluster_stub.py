@@ -14,7 +14,21 @@ from stackcls.errors import ConfigError, UnreadableFile, UnreadableImage
 from tests.conftest import FakeEngine, FakeExtractor
 
 SECONDS = "STUB_SECONDS"  # that a sleepy network takes per image
-LOG = "STUB_LOG"  # where numbers of images that went through a network are noted
+LOG = "STUB_LOG"  # where it is noted what is done: what, how many, and by which process
+FIT = "STUB_FIT"  # a file that says what happens to each fit: seconds that it takes longer, or `die`
+
+
+def note(what, number):
+    """Write a line of the log."""
+    if LOG in os.environ:
+        with open(os.environ[LOG], "a") as log:
+            log.write(f"{what} {number} {os.getpid()}\n")
+
+
+def noted(log, what):
+    """Number and process of all that was done so far."""
+    lines = [line.split() for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [(int(number), int(pid)) for found, number, pid in lines if found == what]
 
 
 @dataclass
@@ -40,9 +54,7 @@ class Mishap:
         if self.name == "sleepy":
             time.sleep(float(os.environ[SECONDS]) * len(batch))
         features = self.network(batch)
-        if LOG in os.environ:
-            with open(os.environ[LOG], "a") as log:
-                log.write(f"{len(batch)}\n")
+        note("run", len(batch))
         return features
 
 
@@ -51,6 +63,7 @@ class Stub(FakeEngine):
 
     def prepare(self, located, batch_size):
         self.last = located.backbone.name
+        note("prepare", batch_size)
         return Mishap(super().prepare(located, batch_size), located.backbone.name)
 
     def provenance(self):
@@ -86,10 +99,27 @@ def find_elsewhere(name, identity, hints, folder):
     return find_recorded(name, identity, [], folder)
 
 
+def disturb(fit_base):
+    """Let something happen to every fit."""
+
+    def disturbed(*given, **named):
+        note("fit", 1)
+        if (happens := Path(os.environ[FIT]).read_text()) == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(float(happens))
+        return fit_base(*given, **named)
+
+    return disturbed
+
+
 def dask_setup(_worker):
     """Called by a worker that loads this, and not by tests that only import it."""
     engines.choose = lambda name, precision: engines.Choice(Stub(), f"engine: fake, {precision}")
     images.hash_file, images.decode, loading.find_recorded = hash_seen, decode_at_last, find_elsewhere
+    if FIT in os.environ:
+        from stackcls.stack import StackedClassifier
+
+        StackedClassifier.fit_base = disturb(StackedClassifier.fit_base)
 
 
 def first_number(array, more, sleep=0.0):

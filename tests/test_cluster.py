@@ -116,7 +116,9 @@ def test_an_image_that_takes_too_long_on_a_worker_is_rejected(photos, on_cluster
 
 def test_images_that_only_workers_cannot_read_are_not_rejected(photos, on_cluster):
     write_photo(photos / "red/unseen.png", (200, 60, 60), 5)
-    with pytest.raises(ClusterError, match=r"red/unseen.png: file not found, says a worker, but this machine can read"):
+    with pytest.raises(
+        ClusterError, match=r"red/unseen.png: file not found, says the worker tcp://.*, but this machine can read"
+    ):
         features.run(on_cluster(photos))
 
 
@@ -124,7 +126,8 @@ def test_images_that_only_workers_cannot_decode_are_not_rejected(photos, on_clus
     (photos / "red/cut.png").write_bytes((photos / "red/00.png").read_bytes()[:200])
     write_photo(photos / "red/large.png", (200, 60, 60), 5)
     with pytest.raises(
-        ClusterError, match=r"red/large.png: not enough memory to decode it, says a worker, but this machine can decode"
+        ClusterError,
+        match=r"red/large.png: not enough memory to decode it, says the worker tcp://.*, but this machine can",
     ):
         features.run(on_cluster(photos))
 
@@ -139,6 +142,7 @@ def test_weights_that_a_worker_lacks_are_sent_to_it(photos, on_cluster, tmp_path
     assert len(sent) == 1, "both workers keep it in the same folder"
     (kept,) = (compiled_models / "weights").iterdir()
     assert kept.read_bytes() == weights.read_bytes()
+    assert kept.name.endswith(".weights.h5"), "Keras reads a file that ends in .h5 alone as one of an older format"
     heard = Hearing()
     features.run(settings.model_copy(update={"artifacts": tmp_path / "again"}), listener=heard)
     assert not [line for line in heard.said if line.startswith("sending")]
@@ -201,7 +205,7 @@ def test_a_resource_that_no_worker_has_is_said(photos, on_cluster, monkeypatch):
             raise KeyboardInterrupt(line)
 
     with pytest.raises(
-        KeyboardInterrupt, match=r"[0-2] workers, none of them with GPU=1: waiting; start some with `dask worker"
+        KeyboardInterrupt, match=r"[0-2] workers?, none of them with GPU=1: waiting; start some with `dask worker"
     ):
         features.run(on_cluster(photos, cluster={"resources": {"GPU": 1}}), listener=Stopping())
 

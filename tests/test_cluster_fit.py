@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 from distributed.comm.tcp import TCP
-from safetensors.numpy import load_file
 
 from stackcls import basefits, cluster, config, connecting, tuning, unknowns, validation
 from stackcls.clustersettings import ClusterSettings
@@ -20,6 +19,7 @@ from stackcls.shipping import Shipped, Shipping
 from stackcls.stages import fit
 from stackcls.training import TrainingSet
 from tests import cluster_stub
+from tests.clusters import assert_same_fit
 from tests.conftest import make_settings
 from tests.test_cluster import Hearing
 from tests.test_validation import Fetched
@@ -82,21 +82,14 @@ def assert_same(one, other):
     ],
 )
 def test_a_cluster_gives_the_same_model_and_report(hard, workers, tmp_path, sections):
-    found = {}
+    found = []
     for name, address in (("here", None), ("there", workers.scheduler_address)):
         settings = make_settings(hard.images, tmp_path / name, cluster={"address": address}, **sections)
         settings.artifacts.mkdir()
         settings.files.features.write_bytes(hard.files.features.read_bytes())
-        report = fit.run(settings, baseline="linear-svm").report
-        found[name] = replace(report, seconds=0, tuning=report.tuning and replace(report.tuning, seconds=0))
-    assert found["here"] == found["there"]
-    here, there = (make_settings(hard.images, tmp_path / name).files for name in found)
-    assert here.predictions.read_bytes() == there.predictions.read_bytes()
-    assert here.probabilities.read_bytes() == there.probabilities.read_bytes()
-    ours, theirs = load_file(here.safe_model), load_file(there.safe_model)
-    assert ours.keys() == theirs.keys()
-    for name, values in ours.items():
-        np.testing.assert_array_equal(values, theirs[name])
+        fit.run(settings, baseline="linear-svm")
+        found.append(settings.files)
+    assert_same_fit(*found)
 
 
 def run_all(there, settings):
@@ -113,6 +106,29 @@ def test_all_fits_of_a_run_together_send_each_matrix_once(connected, monkeypatch
     found, stacks = run_all(replace(data, workers=Shipping(connected)), settings)
     assert 2 * data.X.nbytes < sent.bytes < 2.5 * data.X.nbytes
     assert_same(found, validation.cross_validate(data, settings, True, Silent(), stacks=stacks))
+
+
+def test_large_matrices_are_fitted_side_by_side_where_all_can_be_kept_and_else_in_turn(connected, monkeypatch):
+    data, settings, order = wide(width=100), Settings(), []
+    monkeypatch.setattr(validation, "LARGE", 0)
+    matrix = basefits._matrix
+    monkeypatch.setattr(basefits, "_matrix", lambda data, number: order.append(number) or matrix(data, number))
+    found = []
+    for spare in (data.X.nbytes, data.X.nbytes - 1):
+        monkeypatch.setattr(connected.crew, "spare", lambda _, spare=spare: spare)
+        there = replace(data, workers=Shipping(connected))
+        found.append(validation.cross_validate(there, settings, False, Silent()))
+    assert order == [0, 1] * 4 + [0] * 4 + [1] * 4
+    assert_same(*found)
+
+
+def test_any_worker_fits_whatever_networks_need(monkeypatch, tmp_path):
+    def connect(settings, _):
+        raise ConfigError(str(settings.resources))
+
+    monkeypatch.setattr(connecting, "connect", connect)
+    with pytest.raises(ConfigError, match=r"^\{\}$"):
+        fit.run(make_settings(tmp_path, tmp_path, cluster={"address": "tcp://host:1", "resources": {"GPU": 1}}))
 
 
 def test_of_large_matrices_one_at_a_time_is_here_and_each_is_sent_once(connected, monkeypatch):
@@ -170,7 +186,8 @@ def test_what_is_read_in_blocks_is_fitted_here(hard, workers, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_a_worker_takes_with_it_is_sent_again(count, tmp_path, compiled_models):
-    with dask.config.set({"distributed.worker.preload": ["tests.cluster_stub"]}):
+    slow = {"distributed.deploy.lost-worker-timeout": "10 ms"}  # than which the next process takes longer to start
+    with dask.config.set({"distributed.worker.preload": ["tests.cluster_stub"], **slow}):
         settings = ClusterSettings(address=f"local:{count}")
         with connecting.connect(settings, Silent()) as connected:
             shipped = [Shipped(connected, array) for array in (np.arange(5.0), np.arange(7.0, 9.0))]

@@ -2,27 +2,20 @@
 
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
 
 import dask
-import psutil
 import pytest
 
 from stackcls import backbones, config
 from stackcls.blocks import BlockFolder
 from stackcls.errors import ClusterError
 from stackcls.stages import features
+from tests.cluster_stub import noted
+from tests.clusters import Here, interrupt, killing, losing, start
 from tests.conftest import FAKE_BACKBONES, make_settings, write_photos
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")]
 
-ROOT = Path(__file__).resolve().parent.parent
 SLEEPY = {"backbones": [{**FAKE_BACKBONES[0], "name": "sleepy"}]}
 PER_BLOCK = 8
 
@@ -51,10 +44,6 @@ def assert_undisturbed(settings, tmp_path):
     assert [path.name for path in settings.artifacts.iterdir()] == ["features.h5"]
 
 
-def workers_of(process):
-    return [item for item in process.children(recursive=True) if "spawn_main" in " ".join(item.cmdline())]
-
-
 def test_processes_on_this_machine_make_the_same_file_with_a_real_engine(tmp_path):
     write_photos(tmp_path / "photos", 48)
     (tmp_path / "photos/red/cut.png").write_bytes((tmp_path / "photos/red/00.png").read_bytes()[:200])
@@ -72,68 +61,26 @@ def test_processes_on_this_machine_make_the_same_file_with_a_real_engine(tmp_pat
 
 def test_workers_killed_again_and_again_end_no_run(sleepy, tmp_path, fake_engine):
     make, log = sleepy
-    kills, over = [], threading.Event()
-
-    def kill():
-        rng, this = random.Random(0), psutil.Process()
-        while not over.wait(2.0):
-            if log.read_text() and (found := workers_of(this)):
-                worker = rng.choice(found)
-                worker.kill()
-                kills.append(worker.pid)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
+    with killing(log, "run", 4) as kills:
         features.run(make("local:2"))
-    finally:
-        over.set()
-        killer.join()
-    computed = sum(map(int, log.read_text().split()))
+    computed = sum(number for number, _ in noted(log, "run"))
     assert len(kills) >= 2
     # What a worker that dies had begun, or had finished and not handed over yet, is computed again.
     assert computed <= 120 + len(kills) * 3 * PER_BLOCK
     assert_undisturbed(make(None), tmp_path)
 
 
-def dask_process(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
 def test_a_lost_scheduler_is_said_and_the_rerun_goes_on(sleepy, tmp_path, fake_engine):
     make, _ = sleepy
-    file = tmp_path / "scheduler.json"
-    scheduler = dask_process(
-        *("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"),
-        *("--scheduler-file", str(file)),
-    )
-    worker = dask_process(
-        *("distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard"),
-        *("--no-nanny", "--preload", "tests.cluster_stub", "--death-timeout", "60"),
-    )
-    try:
-        while not file.exists():
-            time.sleep(0.1)
-        settings = make(str(file))
-
-        def lose():
-            while len(BlockFolder(settings.files.blocks)) < 3:
-                time.sleep(0.05)
-            scheduler.kill()
-
-        loser = threading.Thread(target=lose)
-        loser.start()
-        with pytest.raises(ClusterError, match=r"scheduler\.json: the scheduler is lost .*: start it again") as caught:
+    with Here(tmp_path) as cluster:
+        cluster.worker()
+        settings = make(str(cluster.file))
+        with (
+            losing(cluster, lambda: len(BlockFolder(settings.files.blocks)) >= 3),
+            pytest.raises(ClusterError, match=r"scheduler\.json: the scheduler is lost .*: start it again") as caught,
+        ):
             features.run(settings)
-        loser.join()
         assert "the same command goes on from there" in caught.value.__notes__[0]
-    finally:
-        for process in (worker, scheduler):
-            process.kill()
-            process.wait()
     kept = len(BlockFolder(settings.files.blocks))
     assert kept >= 3
     again = make(None)
@@ -142,42 +89,14 @@ def test_a_lost_scheduler_is_said_and_the_rerun_goes_on(sleepy, tmp_path, fake_e
     assert_undisturbed(again, tmp_path)
 
 
-def test_ctrl_c_ends_the_processes_of_this_machine_too(sleepy, tmp_path):
+def test_ctrl_c_ends_the_processes_of_this_machine_too(sleepy, tmp_path, monkeypatch):
     make, log = sleepy
     settings = make(None)
     raw = {"images": str(settings.images), "artifacts": str(settings.artifacts), "features": SLEEPY}
     (tmp_path / "pipeline.yaml").write_text(json.dumps(raw))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__WORKER__PRELOAD": "tests.cluster_stub"}
-    run = subprocess.Popen(
-        [sys.executable, "-m", "stackcls", "features", "--cluster", "local:2"],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        while not log.read_text():
-            assert run.poll() is None, run.communicate()
-            time.sleep(0.1)
-        started = psutil.Process(run.pid).children(recursive=True)
-        listening = [
-            item.laddr.ip
-            for process in (psutil.Process(run.pid), *started)
-            for item in process.net_connections("inet")
-            if item.status == psutil.CONN_LISTEN
-        ]
-        assert set(listening) == {"127.0.0.1"}
-        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-        out, err = run.communicate(timeout=60)
-    finally:
-        run.kill()
-    assert (run.returncode, out) == (130, "")
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", "tests.cluster_stub")
+    err = interrupt(start("features", "--cluster", "local:2", cwd=tmp_path), lambda: noted(log, "run"))
     assert err.splitlines()[-1].startswith("interrupted")
-    assert "Traceback" not in err
-    assert "distributed" not in err
-    assert not psutil.wait_procs(started, timeout=10)[1]
 
 
 def test_processes_that_cannot_be_started_are_said(sleepy):
