@@ -44,8 +44,9 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits, each: i
             if (refusal := answers.refusal(error, url, name)) is not None:
                 raise refusal from None
             if attempt >= limits.read_tries:
+                why = f"{answers.reason(error, url)}; {counted(attempt, 'try', 'tries')}"
                 raise SourceAway(
-                    f"images: {url} is not answered ({answers.reason(error, url)}; {counted(attempt, 'try', 'tries')}): "
+                    f"images: {url} is not answered ({why}): "
                     "check the address and the network; run the same command again when it is answered, or raise "
                     "features.read_tries or features.read_seconds"
                 ) from None
