@@ -6,11 +6,13 @@
 Images are invented (`invented.py`); the client lists, sends, receives and writes blocks as `features` does, but keeps
 none of them (a `--folder` in memory leaves disks out). The scheduler is a process of its own, workers are objects with
 a thread each in few processes, all on 127.0.0.1. With `--kill`, every so many seconds such a process is killed with
-all its workers, and another one is started.
+all its workers, and another one is started. All of them are watched: where together they use up the cores of this
+machine (last columns), it is the machine that was measured, and not the client.
 """
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -19,9 +21,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,8 @@ class Crowd:
     processes : list of Popen
     killed : int
         Processes so far.
+    lock : Lock
+        Of who counts processes, or ends one.
     """
 
     file: Path
@@ -66,6 +70,7 @@ class Crowd:
     seconds: float
     processes: list[subprocess.Popen[bytes]]
     killed: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self) -> None:
         """Start a process of workers."""
@@ -77,11 +82,24 @@ class Crowd:
     def kill(self, every: float, until: threading.Event) -> None:
         """Kill the oldest process now and then, and start another one."""
         while not until.wait(every):
-            oldest = self.processes.pop(0)
-            oldest.send_signal(signal.SIGKILL)
-            oldest.wait()
-            self.killed += 1
-            self.add()
+            with self.lock:
+                oldest = self.processes.pop(0)
+                oldest.send_signal(signal.SIGKILL)
+                oldest.wait()
+                self.killed += 1
+                self.add()
+
+    def used(self) -> float:
+        """Processor seconds of all processes with workers, also of those that were killed."""
+        with self.lock:
+            ended = os.times()
+            alive = sum(used(psutil.Process(process.pid)) for process in self.processes)
+            return ended.children_user + ended.children_system + alive
+
+
+def used(process: psutil.Process) -> float:
+    """Processor seconds of a process so far."""
+    return float(sum(process.cpu_times()[:2]))
 
 
 def started(command: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -115,19 +133,18 @@ def crowd(folder: Path, workers: int, each: int, seconds: float) -> Iterator[Cro
 class Clock:
     """Is told how many images are done; measures the middle of the run, when all workers are busy."""
 
-    def __init__(self, total: int, processes: Sequence[psutil.Process]) -> None:
-        self._total, self._processes, self._done = total, processes, 0
+    def __init__(self, total: int, watched: Sequence[Callable[[], float]]) -> None:
+        self._total, self._watched, self._done = total, watched, 0
         self._marks: list[tuple[int, float, list[float]]] = []
 
     def advance(self, count: int) -> None:
         """Count, and look twice at what was used."""
         self._done += count
         if self._done >= (WARM, 1 - WARM, 2)[len(self._marks)] * self._total:
-            used = [sum(item.cpu_times()[:2]) for item in self._processes]
-            self._marks.append((self._done, time.perf_counter(), used))
+            self._marks.append((self._done, time.perf_counter(), [seconds() for seconds in self._watched]))
 
     def found(self) -> tuple[float, list[float]]:
-        """Images a second, and processor seconds of each process for an image."""
+        """Images a second, and processor seconds for an image of each that is watched."""
         (first, begin, before), (last, end, after) = self._marks
         images = last - first
         return images / (end - begin), [(b - a) / images for a, b in zip(before, after, strict=True)]
@@ -162,7 +179,8 @@ def simulate(arguments: argparse.Namespace, seconds: float, folder: Path) -> dic
     done: dict[str, set[str]] = {item.identity.digest: set() for item in located}
     with crowd(folder, arguments.workers, arguments.per_process, seconds) as there:
         watched = [psutil.Process(), psutil.Process(there.scheduler.pid)]
-        clock, stop = Clock(count, watched), threading.Event()
+        seconds_of = [*(functools.partial(used, item) for item in watched), there.used]
+        clock, stop = Clock(count, seconds_of), threading.Event()
         with connecting.connect(ClusterSettings(address=str(there.file)), Silent()) as cluster:
             assert cluster is not None
             cluster._client.wait_for_workers(arguments.workers, timeout=STARTING)
@@ -177,12 +195,12 @@ def simulate(arguments: argparse.Namespace, seconds: float, folder: Path) -> dic
                 stop.set()
                 if killer.is_alive():
                     killer.join()
-            rate, used = clock.found()
+            rate, spent = clock.found()
             n_bytes = [item.memory_info().rss - old for item, old in zip(watched, before, strict=True)]
         assert not listing.rejected
         return {
             "rate": rate / computation.IMAGES_PER_BLOCK,
-            "ms": [1000 * each * computation.IMAGES_PER_BLOCK for each in used],
+            "ms": [1000 * each * computation.IMAGES_PER_BLOCK for each in spent],
             "bytes": n_bytes,
             "killed": there.killed * arguments.per_process,
             "computed": len(there.file.with_name("log").read_bytes()),
@@ -193,12 +211,13 @@ def line(arguments: argparse.Namespace, seconds: float, found: dict[str, Any]) -
     """A row of the table."""
     ideal = arguments.workers / seconds
     client, scheduler = (
-        f"{ms:.1f} | {size / 2**20:+.0f}" for ms, size in zip(found["ms"], found["bytes"], strict=True)
+        f"{ms:.1f} | {size / 2**20:+.0f}" for ms, size in zip(found["ms"][:2], found["bytes"], strict=True)
     )
-    shares = " / ".join(f"{100 * ms * found['rate'] / 1000:.0f}" for ms in found["ms"])
+    shares = [100 * ms * found["rate"] / 1000 for ms in found["ms"]]
+    used_up = " | ".join(f"{share:.0f}" for share in (*shares, sum(shares)))
     cells = (f"{seconds:g}", f"{ideal:.0f}", f"{found['rate']:.0f} ({100 * found['rate'] / ideal:.0f} %)")
     again = f"{found['killed']} | {found['computed'] - arguments.tasks}"
-    return f"| {' | '.join(cells)} | {client} | {scheduler} | {shares} | {again} |"
+    return f"| {' | '.join(cells)} | {client} | {scheduler} | {used_up} | {again} |"
 
 
 def main() -> None:
@@ -217,8 +236,11 @@ def main() -> None:
         asyncio.run(serve(Path(arguments.serve[0]), int(arguments.serve[1])))
         return
     invented.install()
-    head = ("s per block", "blocks/s ideal", "reached", "client: ms", "MiB", "scheduler: ms", "MiB", "% of a core each")
-    print(f"| {' | '.join((*head, 'workers killed', 'computed again'))} |\n|{' --- |' * (len(head) + 2)}")
+    head = ["s per block", "blocks/s ideal", "reached", "client: ms", "MiB", "scheduler: ms", "MiB"]
+    n_cores = psutil.cpu_count()
+    head += ["% of a core: client", "scheduler", "workers", f"all; {n_cores} cores are {100 * (n_cores or 1)}"]
+    head += ["workers killed", "computed again"]
+    print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}")
     for seconds in arguments.seconds:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             print(line(arguments, seconds, simulate(arguments, seconds, Path(folder))), flush=True)

@@ -1,6 +1,7 @@
 """What one image, one gigabyte and one pass cost on this machine: the figures that `scaling.py` multiplies.
 
-    python benchmarks/unit_costs.py -c pipeline.yaml --folder build/units --out units.json
+    python benchmarks/unit_costs.py -c pipeline.yaml --folder build/units --out mine.json
+    python benchmarks/scaling.py --units mine.json
 
 Seconds are of processors, not of the clock, so that other work on the machine matters little. Each part runs in a
 process of its own and is written down at once, with the machine's load: a run that was killed goes on. Files lie in the
@@ -179,8 +180,14 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], dict[str, float]]] = {
 }
 
 
-def units(parts: dict[str, dict[str, float]]) -> dict[str, float]:
-    """What `scaling.py` takes, from what was measured."""
+def write(path: Path, parts: dict[str, dict[str, float]], networks: str) -> None:
+    """Write down what was measured so far; when all is, also what `scaling.py` takes of it."""
+    done = {"units": units(parts, networks)} if parts.keys() == PARTS.keys() else {}
+    path.write_text(json.dumps({**done, "parts": parts}, indent=1) + "\n")
+
+
+def units(parts: dict[str, dict[str, float]], networks: str) -> dict[str, float]:
+    """What `scaling.py` takes, from what was measured; what a cluster takes is measured by others."""
     few, many = parts["client, 100,000"], parts["client, 1,000,000"]
     narrow, wide = parts["client, four narrow"], parts["client, four wide"]
     images, gb = many["images"] - few["images"], (wide["feature_bytes"] - narrow["feature_bytes"]) / 1e9
@@ -204,7 +211,7 @@ def units(parts: dict[str, dict[str, float]]) -> dict[str, float]:
         "open_gb_s": per_gb("open_s"),
         "fit_number_s": parts["fitting"]["number_s"],
         "read_gb_per_s": parts["fitting"]["read_gb_per_s"],
-        "mobilenets_image_s": parts["networks"]["image_s"],
+        f"{networks}_image_s": parts["networks"]["image_s"],
     }
 
 
@@ -212,8 +219,9 @@ def main() -> None:
     """Read the options and measure what is not measured yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", type=Path, help="a pipeline.yaml: its networks and photos are measured")
+    parser.add_argument("--networks", default="mobilenets", choices=("mobilenets", "article"), help="which these are")
     parser.add_argument("--folder", type=Path, help="where to work; by default a temporary folder")
-    parser.add_argument("--out", type=Path, default=Path("units.json"))
+    parser.add_argument("--out", type=Path, default=Path("mine.json"))
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -232,9 +240,10 @@ def main() -> None:
             again = [sys.executable, __file__, *sys.argv[1:], "--part", name]
             load = psutil.getloadavg()[0]
             parts[name] = {**json.loads(subprocess.run(again, check=True, stdout=subprocess.PIPE).stdout), "load": load}
-            arguments.out.write_text(json.dumps({"parts": parts}, indent=1) + "\n")
+            write(arguments.out, parts, arguments.networks)
             print(name, parts[name], file=sys.stderr, flush=True)
-    print(json.dumps(units(parts), indent=1))
+    write(arguments.out, parts, arguments.networks)
+    print(json.dumps(units(parts, arguments.networks), indent=1))
 
 
 if __name__ == "__main__":
