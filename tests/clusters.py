@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import distributed  # noqa: F401  (a test that sets something of Dask would take its defaults away with that again)
 import numpy as np
 import psutil
 from safetensors.numpy import load_file
@@ -93,7 +94,11 @@ def start(*arguments, cwd):
 
 def workers_of(parent):
     """The workers that a process has started by `local:N`."""
-    return [item for item in parent.children(recursive=True) if "spawn_main" in " ".join(item.cmdline())]
+    found = []
+    for item in parent.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # which is gone by now
+            found += [item] if "spawn_main" in " ".join(item.cmdline()) else []
+    return found
 
 
 @contextlib.contextmanager
