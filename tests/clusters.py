@@ -102,8 +102,8 @@ def workers_of(parent):
 
 
 @contextlib.contextmanager
-def killing(log, what, times):
-    """Kill a worker of this process every two seconds; gives those that were killed.
+def killing(log, what, times, most=4):
+    """Kill a worker of this process every two seconds, a few times; gives those that were killed.
 
     Only workers that did something so many times, so that a run goes on however slow the machine is.
     """
@@ -111,7 +111,7 @@ def killing(log, what, times):
 
     def kill():
         rng, this = random.Random(0), psutil.Process()
-        while not over.wait(2.0):
+        while len(kills) < most and not over.wait(2.0):
             done = Counter(pid for _, pid in noted(log, what))
             if found := [worker for worker in workers_of(this) if done[worker.pid] >= times]:
                 worker = rng.choice(found)

@@ -82,7 +82,7 @@ def test_ctrl_c_leaves_the_earlier_model_and_no_process(scene, stackcls, tmp_pat
     assert err.splitlines()[-1] == "interrupted"
     assert content(settings.artifacts) == before
     happens.write_text("0")
-    assert stackcls("fit", "--cluster", "local:1")[0] == 0
+    assert stackcls("fit")[0] == 0
     assert_undisturbed(settings, tmp_path)
 
 
