@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from stackcls.listener import Listener
 from stackcls.listing import Listing
+from stackcls.printable import counted
 from stackcls.store import ImageTable, Store
 
 SUFFIXES = 8  # that are named of the files passed over
@@ -23,7 +24,8 @@ def plan(listing: Listing, missing: Mapping[str, int], reused: Mapping[str, int]
     if len(source.class_names) < 2:
         found = "one class" if source.class_names else "no labels"
         listener.warn(f"{found} in {source.root}: features can be computed, but `fit` needs at least two classes")
-    listener.say(f"{len(source.entries)} images of {len(source.class_names)} classes in {source.root} ({source.kind})")
+    classes = counted(len(source.class_names), "class", "classes")
+    listener.say(f"{counted(len(source.entries), 'image')} of {classes} in {source.root} ({source.kind})")
     for name, count in missing.items():
         listener.say(f"  {name}: {count} to compute, {reused[name]} there")
 
@@ -40,8 +42,8 @@ def rewriting(old: Store, table: ImageTable, listener: Listener) -> None:
         path in before and _name(names[0], before[path]) != _name(names[1], label) for path, label in now.items()
     )
     listener.say(
-        f"{old.path} would be written anew: {len(now.keys() - before.keys())} names new, "
-        f"{len(before.keys() - now.keys())} gone, {other} labels changed"
+        f"{old.path} would be written anew: {counted(len(now.keys() - before.keys()), 'name')} new, "
+        f"{len(before.keys() - now.keys())} gone, {counted(other, 'label')} changed"
     )
 
 

@@ -63,18 +63,14 @@ def fit_all(
     copies = max(memory.copies(each.recipe) for each in unfitted)
     if large and data.workers is not None:
         yield from _large_elsewhere(fits, data, copies, advance)
-        return
-    if not large and _all_go(data, copies):
+    elif large:
+        yield from _round(fits, data, False, advance)
+    elif _all_go(data, copies):
         yield from _small_elsewhere(fits, data, advance)
-        return
-    means = [_Mean() for _ in data.names]
-    if large:
-        results = in_parallel((delayed(means[fit.number].fit)(data, fit) for fit in fits), 1, cpu_count())
     else:
-        results = in_parallel((delayed(_fit_here)(data, fit) for fit in fits), -1)
-    for result in results:
-        advance(1)
-        yield result
+        for result in in_parallel((delayed(_fit_here)(data, fit) for fit in fits), -1):
+            advance(1)
+            yield result
 
 
 class _Mean:
@@ -185,29 +181,44 @@ def _small_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) 
 
 
 def _large_elsewhere(fits: Sequence[_Fit], data: TrainingSet, copies: int, advance: Advance) -> Iterator[BaseResult]:
-    """Matrix by matrix, the folds of each side by side; what the workers have no memory for is fitted here."""
+    """All matrices together where the cluster keeps them all, else one by one; what it has no memory for, here."""
     assert data.workers is not None
-    found: dict[int, list[BaseResult]] = {}
-    for number in range(len(data.names)):
-        own, mean, results = [fit for fit in fits if fit.number == number], _Mean(), found.setdefault(number, [])
-        if not _goes(data, number, copies):
-            for result in in_parallel((delayed(mean.fit)(data, fit) for fit in own), 1, cpu_count()):
-                advance(1)
-                results.append(result)
-            continue
-        matrix = _matrix(data, number)
-        calls = ((matrix, _arguments(data, fit, True)) for fit in own if fit.test.size)
-        for result in data.workers.run(_fit_there, calls, CALL, beside=False):
-            advance(1)
-            mean.take(result)
-            results.append(result)
-        calls = ((matrix, _arguments(data, fit, True, mean.start())) for fit in own if not fit.test.size)
-        for result in data.workers.run(_fit_there, calls, CALL, beside=False):
-            advance(1)
-            results.append(result)
-        del matrix
+    there = [number for number in range(len(data.names)) if _goes(data, number, copies)]
+    together = data.workers.keeps(sum(_size(data, number) for number in there))
+    rounds = [there] if together and there else [[number] for number in there]
+    rounds += [[number] for number in range(len(data.names)) if number not in there]
+    if len(rounds) == 1:
+        yield from _round(fits, data, bool(there), advance)
+        return
+    found: dict[int, list[BaseResult]] = {number: [] for number in range(len(data.names))}
+    for numbers in rounds:
+        own = [fit for fit in fits if fit.number in numbers]
+        for fit, result in zip(own, _round(own, data, numbers[0] in there, advance), strict=True):
+            found[fit.number].append(result)
     for fit in fits:
         yield found[fit.number].pop(0)
+
+
+def _round(fits: Sequence[_Fit], data: TrainingSet, there: bool, advance: Advance) -> Iterator[BaseResult]:
+    """Fit large matrices: folds first, side by side on the workers where that is `there`; then all rows."""
+    means = [_Mean() for _ in data.names]
+    if not there:
+        for result in in_parallel((delayed(means[fit.number].fit)(data, fit) for fit in fits), 1, cpu_count()):
+            advance(1)
+            yield result
+        return
+    assert data.workers is not None
+    folds = [fit for fit in fits if fit.test.size]
+    whole = [fit for fit in fits if not fit.test.size]  # which come last
+    calls = ((_matrix(data, fit.number), _arguments(data, fit, True)) for fit in folds)
+    for fit, result in zip(folds, data.workers.run(_fit_there, calls, CALL, beside=False), strict=True):
+        means[fit.number].take(result)
+        advance(1)
+        yield result
+    calls = ((_matrix(data, fit.number), _arguments(data, fit, True, means[fit.number].start())) for fit in whole)
+    for result in data.workers.run(_fit_there, calls, CALL, beside=False):
+        advance(1)
+        yield result
 
 
 def fit_svms(

@@ -72,7 +72,10 @@ class Cluster:
         with warnings.catch_warnings():
             # Through the scheduler, for else it would be lost with the worker that has it.
             warnings.filterwarnings("ignore", "Sending large graph")
-            return self._client.submit(worker.same, value, key=(f"{self._run}-kept", next(self._numbers)), pure=False)
+            key = (f"{self._run}-kept", next(self._numbers))
+            kept = self._client.submit(worker.same, value, key=key, pure=False)
+        self.crew.wait_for(key)  # else what is sent after it would be here beside it
+        return kept
 
     def stream(
         self,
@@ -82,6 +85,7 @@ class Cluster:
         kept: Callable[[int], Any] = lambda _: None,
         beside: bool = False,
         n_together: int = TOGETHER,
+        quiet: float | None = None,
     ) -> Iterator[tuple[int, T]]:
         """Run a function on the workers, and yield each job's number with its result as it comes.
 
@@ -100,6 +104,8 @@ class Cluster:
             Whether workers do as many jobs side by side as they have threads.
         n_together : int
             Results that are fetched, or wait here to be taken, at a time.
+        quiet : float, optional
+            Seconds without a result that are nothing to tell the user.
 
         Raises
         ------
@@ -114,9 +120,8 @@ class Cluster:
 
         def send(number: int, arguments: tuple[Any, ...], deaths: int = 0) -> None:
             shared = kept(number)
-            place = (
-                self.crew.least_busy((one.place for one in flying.values()), beside) if hasattr(shared, "key") else None
-            )
+            places = (one.place for one in flying.values())
+            place = self.crew.least_busy(places) if hasattr(shared, "key") else None
             future = self._client.submit(
                 worker.call,
                 __version__,
@@ -131,11 +136,11 @@ class Cluster:
             flying[future.key] = _Flying(future, number, arguments, deaths, place)
             future.add_done_callback(lambda ended: done.put(ended.key))
 
-        self.crew.heard()
+        self.crew.begin(beside, quiet)
         pool = ThreadPoolExecutor(n_together, "stackcls-fetching")
         try:
             while True:
-                while len(flying) + len(fetching) < self.crew.room(beside) and (given := job()) is not None:
+                while len(flying) + len(fetching) < self.crew.room() and (given := job()) is not None:
                     send(*given)
                 if not flying and not fetching:
                     return

@@ -1,26 +1,43 @@
 """From `pipeline.yaml` and `key.path=value` overrides to settings."""
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from stackcls import plainyaml
+from stackcls import complaints, plainyaml
 from stackcls.clustersettings import FILES
 from stackcls.errors import ConfigError
-from stackcls.settings import BackboneEntry, Settings
+from stackcls.settings import Settings
 from stackcls.urls import is_url
 
 DEFAULT_FILE = Path("pipeline.yaml")
 NO_FILES = frozenset({"imagenet", "random"})
 LONGEST = 2**18
-SHOWN = 120
 
 
-def read(path: Path | None = None, overrides: Iterable[str] = ()) -> Settings:
+@dataclass(frozen=True)
+class Override:
+    """One `key.path=value`, and the option of the command line that gave it, where that was not `--set`."""
+
+    text: str
+    option: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What it sets."""
+        return self.text.partition("=")[0]
+
+    @property
+    def origin(self) -> str:
+        """What messages call it, without the value, which may hold a password."""
+        return self.option or f"--set {complaints.shown_key(self.key)}"
+
+
+def read(path: Path | None = None, overrides: Iterable[str] = (), options: Mapping[str, str] | None = None) -> Settings:
     """Read settings from a file and from `key.path=value` overrides.
 
     Parameters
@@ -30,6 +47,8 @@ def read(path: Path | None = None, overrides: Iterable[str] = ()) -> Settings:
     overrides : iterable of str
         Each `key.path=value`, the value in YAML; paths in them are relative to the working folder, those in the file
         to the file.
+    options : mapping of str to str, optional
+        The same, by what messages are to call it (`--cv`); these win.
 
     Returns
     -------
@@ -42,18 +61,35 @@ def read(path: Path | None = None, overrides: Iterable[str] = ()) -> Settings:
     """
     chosen = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
     raw = anchored(_read_yaml(chosen), chosen.parent) if chosen else {}
-    for override in overrides:
+    given = [*(Override(text) for text in overrides), *(Override(text, name) for name, text in (options or {}).items())]
+    for override in given:
         _apply(raw, override)
-    return build(raw, str(chosen) if chosen else "settings")
+    return _build(raw, str(chosen) if chosen else "settings", given)
 
 
 def build(raw: Mapping[str, Any], origin: str = "settings") -> Settings:
     """Turn nested plain values into settings; raise `ConfigError` naming `origin` and the key where that fails."""
+    return _build(raw, origin, ())
+
+
+def _build(raw: Mapping[str, Any], origin: str, overrides: Sequence[Override]) -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{origin}: {_explain(detail)}" for detail in error.errors()]
+        found = [(complaints.place(detail), complaints.sentence(detail)) for detail in error.errors()]
+        lines = [f"{_begun(place, origin, overrides)}: {sentence}" for place, sentence in found]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _begun(place: Sequence[str], origin: str, overrides: Sequence[Override]) -> str:
+    """Who gave what cannot be used, and under which key: the last override of it, or of a part, or of the whole."""
+    where = ".".join(map(complaints.shown_key, place)) or "settings"
+    for override in reversed(overrides):
+        keys = override.key.split(".")
+        if all(one == other for one, other in zip(keys, place, strict=False)):
+            origin = override.origin if len(keys) <= len(place) else f"{origin} with {override.origin}"
+            break
+    return origin if origin == f"--set {where}" else f"{origin}: {where}"
 
 
 def anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -112,19 +148,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must hold `key: value` lines, but holds a {type(raw).__name__}")
+        raise ConfigError(f"{path}: must hold `key: value` lines, but holds {complaints.kind(raw)}")
     return raw
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def _apply(raw: dict[str, Any], override: Override) -> None:
     """Set one `key.path=value` in nested plain values; a number in the path picks from a list."""
-    key, separator, text = override.partition("=")
+    key, separator, text = override.text.partition("=")
+    who = override.option or f"--set {override.text!r}"
     if not separator or not key:
-        raise ConfigError(f"--set {override!r}: must be key.path=value, for example --set cv.folds=5")
+        raise ConfigError(f"{who}: must be key.path=value, for example --set cv.folds=5")
     try:
         value = plainyaml.parse(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+        raise ConfigError(f"{who}: the value is not valid YAML: {error}") from None
     *parents, last = key.split(".")
     place: Any = raw
     try:
@@ -137,71 +174,4 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         else:
             place[last] = value
     except (ValueError, IndexError, TypeError, AttributeError):
-        raise ConfigError(f"--set {override!r}: there is no place {key!r} in the settings") from None
-
-
-def _explain(detail: Mapping[str, Any]) -> str:
-    """One sentence for one of pydantic's complaints: where, what was given, what is allowed."""
-    parts = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
-    where = ".".join(part if part.isprintable() else repr(part) for part in parts) or "settings"
-    given, context = _shown(detail["input"]), detail.get("ctx", {})
-    match detail["type"]:
-        case "extra_forbidden" | "invalid_key":
-            section = _section(detail["loc"])
-            return f"{where}: unknown key; known here are {', '.join(section.model_fields)}{_hint(parts[-1], section)}"
-        case "literal_error":
-            allowed = str(context["expected"]).replace("'", "").replace(" or ", ", ")
-            return f"{where}: {given} is not one of {allowed}{_or_null(detail['loc'])}"
-        case "value_error":
-            return f"{where}: {context['error']}"
-        case "model_type":
-            keys = " or ".join(f"{where}.{key}" for key in _section((*detail["loc"], "")).model_fields)
-            return f"{where}: {given} does not do: it has settings of its own; give {keys}"
-        case "missing":
-            return f"{where}: is missing"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{where}: {given} does not do: {message}"
-
-
-def _or_null(location: tuple[str | int, ...]) -> str:
-    """That a setting can be switched off, where it can."""
-    if isinstance(location[-1], int):  # one of a list
-        return ""
-    field = _section(location).model_fields.get(location[-1])
-    return ", null" if field and type(None) in get_args(field.annotation) else ""
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-
-
-def _section(location: tuple[str | int, ...]) -> type[BaseModel]:
-    """The section that the last part of `location` would have been a key of."""
-    section: type[BaseModel] = Settings
-    for part in location[:-1]:
-        if part == "backbones":
-            section = BackboneEntry
-        elif part in section.model_fields:
-            section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return section
-
-
-def _hint(key: str, section: type[BaseModel]) -> str:
-    """Where a key of that name belongs, or which one here is spelt nearly so."""
-    places = [path for path in _keys(Settings, "") if path.rpartition(".")[2] == key]
-    places = places or difflib.get_close_matches(key, section.model_fields, 2)
-    if not places:
-        close = difflib.get_close_matches(key, {path.rpartition(".")[2] for path in _keys(Settings, "")}, 1)
-        places = [path for path in _keys(Settings, "") if path.rpartition(".")[2] in close]
-    return f"; did you mean {' or '.join(places)}?" if places else ""
-
-
-def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
-    """Dotted names of all settings; `backbones.N` stands for an entry of the list."""
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        if name == "backbones":
-            yield from _keys(BackboneEntry, f"{prefix}{name}.N.")
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
+        raise ConfigError(f"{who}: there is no place {key!r} in the settings") from None

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -112,18 +113,20 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
     # Else Dask gives up a process that died where its successor takes longer to start, and the run waits for ever.
     stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}))
     try:
-        local = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=number,
-            threads_per_worker=max(1, cores.available() // number),
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            security=True,  # other users of this machine can open its ports, but have no certificate
-            memory_limit=0,  # as without a cluster
-            resources=dict(settings.resources) or None,
-            silence_logs=logging.CRITICAL + 1,
-            preload=[__name__, *([configured] if isinstance(configured, str) else configured)],
-        )
+        with _undisturbed():
+            local = LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=number,
+                threads_per_worker=max(1, cores.available() // number),
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                security=True,  # other users of this machine can open its ports, but have no certificate
+                memory_limit=0,  # as without a cluster
+                resources=dict(settings.resources) or None,
+                silence_logs=logging.CRITICAL + 1,
+                preload=[__name__, *([configured] if isinstance(configured, str) else configured)],
+            )
+            stack.callback(_close, local)
     except ImportError as error:
         raise ConfigError(f"cluster.address: {settings.address!r} needs more of Dask ({error}): {INSTALL}") from None
     except Exception as error:  # noqa: BLE001  (a process that ends while it starts shows in many ways)
@@ -131,8 +134,28 @@ def _start(settings: ClusterSettings, stack: ExitStack) -> Any:
             f"cluster.address: {settings.address!r}: the processes cannot be started ({error.__cause__ or error}); "
             "try fewer; in a script of your own, stand below `if __name__ == '__main__':`"
         ) from None
-    stack.callback(_close, local)
     return local
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C wait: a cluster that is half made cannot be closed. Processes that begin here never hear it."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    blocks = hasattr(signal, "pthread_sigmask")  # which threads and processes that begin meanwhile inherit
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocks else ()
+    try:
+        yield
+    finally:
+        if blocks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+        if came:
+            raise KeyboardInterrupt
 
 
 def dask_setup(_: Any) -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,12 +11,14 @@ from stackcls import processes
 from stackcls.clustersettings import ClusterSettings
 from stackcls.errors import ClusterError
 from stackcls.listener import Listener
+from stackcls.printable import counted
 
 AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one whose result is being fetched
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
 LOOK = 2.0  # seconds between two looks at which workers there are
 PATIENCE = 10.0  # seconds without a worker after which the user is told
-QUIET = 300.0  # seconds without a result after which the user is told, though there are workers
+QUIET = 300.0  # seconds without a block's features after which the user is told, though there are workers
+ARRIVING = 0.02  # seconds between two looks whether the scheduler has something
 
 
 class Crew:
@@ -32,24 +34,40 @@ class Crew:
 
     def __init__(self, client: Any, settings: ClusterSettings, listener: Listener) -> None:
         self._client, self._settings, self._listener = client, settings, listener
-        self._looked, self._heard = 0.0, time.monotonic()
+        self._looked, self._heard, self._quiet, self._beside = 0.0, time.monotonic(), QUIET, False
         self._threads: dict[str, int] = {}  # of each, by its address
 
+    def begin(self, beside: bool, quiet: float | None) -> None:
+        """Wait for results from now on; `quiet` is how many seconds without one are nothing to tell."""
+        self._beside, self._quiet = beside, QUIET if quiet is None else quiet
+        self.heard()
+
     def heard(self) -> None:
-        """Take note that a result came, or that waiting for one begins."""
+        """Take note that a result came."""
         self._heard = time.monotonic()
 
-    def room(self, beside: bool) -> int:
+    def room(self) -> int:
         """How many tasks may be under way; looks now and then how many workers there are."""
         if time.monotonic() - self._looked > LOOK:
             self.look()
-        return max(AT_LEAST, AHEAD * (sum(self._threads.values()) if beside else len(self._threads)))
+        return max(AT_LEAST, AHEAD * (sum(self._threads.values()) if self._beside else len(self._threads)))
 
-    def least_busy(self, places: Iterable[str | None], beside: bool) -> str | None:
+    def least_busy(self, places: Iterable[str | None]) -> str | None:
         """The worker that has least to do: Dask would give all to who has what they share, while it travels far."""
         busy = Counter(places)
-        shares = {address: busy[address] / (count if beside else 1) for address, count in self._threads.items()}
+        shares = {address: busy[address] / (count if self._beside else 1) for address, count in self._threads.items()}
         return min(shares, key=shares.__getitem__, default=None)
+
+    def compare(self, ask: Callable[[], Mapping[str, str]]) -> None:
+        """Say where workers answer other than this process, as with versions of libraries."""
+        here: Mapping[str, str] = ask()
+        there: dict[str, Mapping[str, str]] = {}
+        with suppress(Exception):  # one that has gone meanwhile
+            there = self._client.run(ask, on_error="ignore")
+        others = {(name, each.get(name)) for each in there.values() for name in here if each.get(name) != here[name]}
+        if others:
+            listed = ", ".join(f"{name} {version}, and {here[name]} here" for name, version in sorted(others, key=str))
+            self.warn(f"workers have other libraries ({listed}): scores may differ in the last digits, or fits fail")
 
     def spare(self, memory: float = math.inf) -> float:
         """Bytes that the scheduler and every worker can keep, with as many to work with; what nobody knows is no limit.
@@ -97,13 +115,15 @@ class Crew:
         self._threads = {address: one["nthreads"] for address, one in running.items()}
         n_paused = sum(one["status"] == "paused" for one in able.values())
         self._looked = now = time.monotonic()
-        if now - self._heard > (QUIET if self._threads else PATIENCE):
+        if now - self._heard > (self._quiet if self._threads else PATIENCE):
             self.warn(self._waiting(len(offered), n_paused, now - self._heard))
             self._heard = now + 60 * PATIENCE  # not again for a while
 
     def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
         """What is waited for, and what the user can do."""
-        paused = f"{n_paused} of {n_offered} workers are paused: give them more memory (`dask worker --memory-limit`)"
+        paused = (
+            f"{n_paused} of {counted(n_offered, 'worker')} paused: give them more memory (`dask worker --memory-limit`)"
+        )
         needs = ", ".join(f"{name}={least:g}" for name, least in self._settings.resources.items())
         if self._threads:
             more = f"; {paused}" if n_paused else ""
@@ -112,20 +132,29 @@ class Crew:
             return f"waiting: {paused}"
         if needs:
             return (
-                f"{n_offered} workers, none of them with {needs}: waiting; start some with `dask worker --resources "
-                f"'{needs}'`, or mend cluster.resources"
+                f"{counted(n_offered, 'worker')}, none of them with {needs}: waiting; start some with `dask worker "
+                f"--resources '{needs}'`, or mend cluster.resources"
             )
         return "there is no worker: waiting; start some with `dask worker`, where stackcls is installed"
 
     def _offered(self) -> dict[str, Any]:
         """All workers, by their addresses, as the scheduler describes them."""
+        return dict(self._ask(self._client.scheduler.identity, n_workers=-1)["workers"])
+
+    def _ask(self, question: Any, **given: Any) -> Any:
+        """What the scheduler answers."""
         if self._client.status != "running":  # where asking would first wait for a new connection
             raise self.lost("the connection is closed")
-        asked, seconds = self._client.scheduler.identity, self._settings.timeout
         try:
-            return dict(self._client.sync(asked, n_workers=-1, callback_timeout=seconds)["workers"])
+            return self._client.sync(question, callback_timeout=self._settings.timeout, **given)
         except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
             raise self.lost(f"{type(error).__name__}: {error}") from None
+
+    def wait_for(self, key: Any) -> None:
+        """Wait until the scheduler has a task and what goes with it, of which nothing is here any more then."""
+        asked = self._client.scheduler.get_task_status
+        while not self._ask(asked, keys=[key])[key]:
+            time.sleep(ARRIVING)
 
     def lost(self, why: str) -> ClusterError:
         """An error for a scheduler that is gone."""

@@ -12,6 +12,7 @@ from stackcls.explaining import Explainer, Method
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener
 from stackcls.model import StackModel
+from stackcls.printable import counted
 from stackcls.report import overlays
 from stackcls.report.content import Evidence, Predicted
 from stackcls.report.results import Report
@@ -88,7 +89,9 @@ class Search:
             elif self.count:
                 self.listener.warn("--explain: no mistakes are listed beside this report, so nothing is explained")
         except StackclsError as error:
-            self.listener.warn(f"--explain: {error}; the page has maps of {len(found)} of {len(wanted)} images")
+            self.listener.warn(
+                f"--explain: {error}; the page has maps of {len(found)} of {counted(len(wanted), 'image')}"
+            )
         return found
 
     def _explain(self, asked: Wanted, found: Found, report: Report, settings: Settings, files: Artifacts) -> None:
@@ -99,7 +102,7 @@ class Search:
         wanted = asked.unchanged(model, source, settings.features.limits)
         if len(wanted) < len(asked):
             self.listener.warn(
-                f"--explain: {len(asked) - len(wanted)} of {len(asked)} images are left out: these paths in "
+                f"--explain: {len(asked) - len(wanted)} of {counted(len(asked), 'image')} are left out: these paths in "
                 f"{settings.images} held others when the model was fitted; put those back, or say where they are "
                 "(--set images=...)"
             )
@@ -124,12 +127,12 @@ class Search:
                     found[item.photo.path] = tuple(Evidence(*one) for one in named)
                 if number < len(wanted) and time.monotonic() > end:
                     self.listener.warn(
-                        f"--explain: stopped after {number} of {len(wanted)} images, since {MOST_SECONDS:g} s are "
-                        "over; --method gradcam is faster, where it does"
+                        f"--explain: stopped after {number} of {counted(len(wanted), 'image')}, since "
+                        f"{MOST_SECONDS:g} s are over; --method gradcam is faster, where it does"
                     )
                     break
         if unread:
-            self.listener.warn(f"--explain: {unread} of {len(wanted)} images could not be read")
+            self.listener.warn(f"--explain: {unread} of {counted(len(wanted), 'image')} could not be read")
 
 
 def _of_the_run(report: Report, files: Artifacts) -> StackModel:

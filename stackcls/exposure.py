@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from stackcls import grouping
 from stackcls.errors import TrainingError
 from stackcls.inspect.duplicates import Found
+from stackcls.printable import counted
 from stackcls.seen import Hashes, short_hashes
 from stackcls.store import Store
 
@@ -59,19 +60,21 @@ def find(
     by = ", ".join(tuned)
     if not (labelled & ~rows).any():
         raise TrainingError(
-            f"{store.path}: fine-tuning of {by} saw all {int(labelled.sum())} labelled images, or copies of "
-            "them, or others of their groups, and on those no honest score can be had: fine-tune on a smaller share "
-            "(finetune.share), add images, or leave it out of features.backbones"
+            f"{store.path}: fine-tuning of {by} saw all {counted(int(labelled.sum()), 'labelled image')}, or "
+            "copies of them, or others of their groups, and on those no honest score can be had: fine-tune on a "
+            "smaller share (finetune.share), add images, or leave it out of features.backbones"
         )
     if count := int((rows & labelled).sum()):
         notes.append(
-            f"{count} images were left out: fine-tuning of {by} saw them, a copy, exact or near, or one of their group"
+            f"{counted(count, 'image was', 'images were')} left out: fine-tuning of {by} saw them, a copy, exact or "
+            "near, or one of their group"
         )
     if tuned and found.near is None:
         notes.append(f"near copies of what fine-tuning of {by} saw may have been scored, since none were looked for")
     if absent := int((~np.isin(hashes, own)).sum()):
         notes.append(
-            f"{absent} images that fine-tuning of {by} saw are not in {store.path.name}, so that neither near copies "
-            "of those nor other images of their groups could be looked for, and may have been scored"
+            f"{counted(absent, 'image')} that fine-tuning of {by} saw {'is' if absent == 1 else 'are'} not in "
+            f"{store.path.name}, so that neither near copies of those nor other images of their groups could be "
+            "looked for, and may have been scored"
         )
     return Exposure(np.union1d(hashes, own[rows]), rows)

@@ -1,23 +1,28 @@
 """What is asked of servers, through fsspec: again where it fails for a reason that may pass."""
 
+import logging
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from stackcls import answers
-from stackcls.errors import FileMissing, SourceAway, SourceError, SourceMissing, UnreadableFile
+from stackcls.errors import SourceAway, SourceError
+from stackcls.printable import counted, printable
 from stackcls.settings import Limits
 from stackcls.urls import Url, scrubbed
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+OWN_TRIES = 6  # that gcsfs makes of a listing's page by itself, and s3fs with botocore no fewer
 PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before the second try, and before any
 FIRST = 2**20  # bytes that are read of a file before its size is asked for, or waited for
 T = TypeVar("T")
 
-_opened: dict[tuple[int, str, bool], Any] = {}  # by process, since a connection does not outlive a fork
+_opened: dict[tuple[int, str, bool, str], Any] = {}  # by process, since a connection does not outlive a fork
 _opening = threading.Lock()
 
 
@@ -25,36 +30,28 @@ class TooLarge(Exception):
     """Ends reading what is longer than it may be."""
 
 
-def trying(action: Callable[[], T], url: Url, name: str, limits: Limits) -> T:
-    """Do what needs a server, again where it failed for a reason that may pass; raises as `RemoteFile.read`."""
-    for attempt in range(1, limits.read_tries + 1):
+def trying(action: Callable[[], T], url: Url, name: str, limits: Limits, each: int = 1) -> T:
+    """Do what needs a server, again where it failed for a reason that may pass; raises as `RemoteFile.read`.
+
+    `each` is how often the action tries by itself.
+    """
+    for attempt in range(each, limits.read_tries + each, each):
         try:
             return action()
         except (TooLarge, SourceError, TypeError, AttributeError, NameError):
             raise
         except Exception as error:  # noqa: BLE001  (each file system has errors of its own, many of them no OSError)
-            reason = answers.reason(error, url)
-            if answers.nobody(error):
-                raise SourceError(
-                    f"images: {url} cannot be read ({reason}): give credentials in the way of its file system "
-                    "(environment, profile), see docs/sources.md"
-                ) from None
-            if code := next((code for code in answers.codes(error) if code in answers.NO_WAY), None):
-                raise SourceMissing(
-                    f"images: {url} cannot be read ({code}): check the bucket's name, its region and the address of "
-                    "its service (AWS_DEFAULT_REGION, AWS_ENDPOINT_URL)"
-                ) from None
-            if answers.is_missing(error):
-                raise FileMissing(name, "file not found") from None
-            if answers.is_final(error):
-                raise UnreadableFile(name, f"cannot be read ({reason})") from None
-            if attempt == limits.read_tries:
+            if (refusal := answers.refusal(error, url, name)) is not None:
+                raise refusal from None
+            if attempt >= limits.read_tries:
+                why = f"{answers.reason(error, url)}; {counted(attempt, 'try', 'tries')}"
                 raise SourceAway(
-                    f"images: {url} is not answered ({reason}; {attempt} tries): run the same command again when "
-                    "it is, or raise features.read_tries or features.read_seconds"
+                    f"images: {url} is not answered ({why}): "
+                    "check the address and the network; run the same command again when it is answered, or raise "
+                    "features.read_tries or features.read_seconds"
                 ) from None
         # Not all at the same moment, which is what a busy server suffers from.
-        time.sleep(min(PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1))  # noqa: S311
+        time.sleep(min(PAUSE * 2 ** (attempt // each - 1), LONGEST_PAUSE) * random.uniform(0.5, 1))  # noqa: S311
     raise AssertionError("at least one try is made")
 
 
@@ -176,7 +173,7 @@ def file_system(url: Url, listing: bool = False) -> Any:
 
     One that lists keeps its own retries, since of a thousand pages each may fail.
     """
-    key = (os.getpid(), url.scheme, listing)
+    key = (os.getpid(), url.scheme, listing, url.query if listing else "")
     with _opening:
         if key not in _opened:
             _opened[key] = _open(url, listing)
@@ -194,10 +191,15 @@ def _open(url: Url, listing: bool) -> Any:
             # Retries are made here, with one policy for all; theirs would multiply.
             given = conf.get(url.scheme, {}).get("config_kwargs", {})
             options = {"config_kwargs": {**given, "retries": {"total_max_attempts": 1}}}
-        system = fsspec.filesystem(url.scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+        if listing and url.query:  # with each page, and no part of the addresses of what it links to
+            options = {"params": parse_qsl(url.query.partition("#")[0][1:], keep_blank_values=True)}
+        kind = _google(listing) if extra == "gcs" else fsspec.get_filesystem_class(url.scheme)
+        system = kind(skip_instance_cache=True, use_listings_cache=False, **options)
     except ImportError as error:
         remedy = f"pip install 'stackcls[{extra}]'" if extra else "install the package that fsspec names"
         raise SourceError(f"images: {url} needs a package that is missing ({error}): {remedy}") from None
+    except SourceError:
+        raise
     except ValueError as error:
         raise SourceError(
             f"images: {url} is of no kind that can be read ({scrubbed(str(error), url)}); "
@@ -206,3 +208,17 @@ def _open(url: Url, listing: bool) -> Any:
     if extra == "s3" and not listing:
         system.retries = 1
     return system
+
+
+def _google(listing: bool) -> Any:
+    """Google's file system without what gcsfs adds: it asks by gRPC, for every image, of what kind the bucket is."""
+    from gcsfs.core import GCSFileSystem
+
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    if named and not Path(named).is_file():  # gcsfs would ask as nobody, without a word
+        raise SourceError(f"GOOGLE_APPLICATION_CREDENTIALS: there is no file {printable(named)}; name one, or unset it")
+    logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # tracebacks of errors that are told anyway
+    if listing:
+        return GCSFileSystem
+    once = getattr(GCSFileSystem._request, "__wrapped__", GCSFileSystem._request)  # without its own retries
+    return type("GCSFileSystem", (GCSFileSystem,), {"_request": once})

@@ -11,6 +11,7 @@ from stackcls.decisions import probabilities
 from stackcls.errors import TrainingError
 from stackcls.inspect.duplicates import Found
 from stackcls.learners import FittedBase
+from stackcls.printable import counted
 from stackcls.report import tables
 from stackcls.report.results import STACK, Holdout, Mistake
 from stackcls.scoring import Predictions
@@ -80,7 +81,7 @@ def choose(table: ImageTable, how: Literal["split"] | float) -> Mask:
             "a manifest's column `split`, or a CUB folder's train_test_split.txt, says test" if how == "split" else ""
         )
         raise TrainingError(
-            f"cv.holdout: {how!r} holds out none of the {int(labelled.sum())} labelled images: "
+            f"cv.holdout: {how!r} holds out none of {counted(int(labelled.sum()), 'labelled image')}: "
             + (f"it takes those of which {remedy}; or give a share, 0.1" if remedy else "give a larger share")
         )
     if not (~held & labelled).any():

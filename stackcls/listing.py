@@ -14,6 +14,7 @@ from stackcls.engines.cache import cache_folder
 from stackcls.errors import SourceError, UnreadableFile, UnreadableImage
 from stackcls.extraction import ImageInput
 from stackcls.listener import Listener
+from stackcls.printable import counted
 from stackcls.settings import Limits
 from stackcls.sources import ImageEntry, Source
 from stackcls.spool import Spool
@@ -70,7 +71,7 @@ class Listing:
         entries = self.kept
         if not entries:
             path, reason = next(iter(self.rejected.items()))
-            raise SourceError(f"images: none of the {len(self.rejected)} images can be read; {path}: {reason}")
+            raise SourceError(f"images: none of {counted(len(self.rejected), 'image')} can be read; {path}: {reason}")
         classes = tuple(sorted({entry.label for entry in entries if entry.label is not None}))
         groups = tuple(sorted({entry.group for entry in entries if entry.group is not None}))
         class_index = {name: index for index, name in enumerate(classes)}

@@ -10,6 +10,7 @@ from stackcls.blocks import BlockFolder
 from stackcls.errors import IdentityMismatch, StoreError
 from stackcls.listener import Listener
 from stackcls.listing import Listing
+from stackcls.printable import counted
 from stackcls.store import Store
 
 SHOWN = 3
@@ -92,9 +93,9 @@ class Losses:
             gone = [path for path, digest in rows if path not in kept and digest not in contents]
             unread = len({*self.listing.rejected, *self._below_unlisted()} & {*gone})
             if removed := len(gone) - unread:
-                listener.say(f"  {removed} images are not there any more: their rows go")
+                listener.say(f"  {counted(removed, 'image is', 'images are')} not there any more: {_rows(removed)}")
             if unread:
-                listener.warn(f"{unread} images that had features cannot be read: their rows go")
+                listener.warn(f"{counted(unread, 'image')} that had features cannot be read: {_rows(unread)}")
             for item in self.located:
                 info = self.old.matrices.get(item.backbone.name)
                 if info is not None and info.identity != item.identity:
@@ -153,3 +154,7 @@ class Losses:
         paths = self.old.table.paths if self.old and folders else ()
         found = ((path, next((name for name in folders if path.startswith(name)), None)) for path in paths)
         return {path: folders[name] for path, name in found if name is not None}
+
+
+def _rows(number: int) -> str:
+    return "its row goes" if number == 1 else "their rows go"

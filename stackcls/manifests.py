@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from stackcls.errors import SourceError
+from stackcls.printable import counted
 from stackcls.urls import Place
 
 COLUMNS = ("path", "label", "group", "split")
@@ -56,7 +57,9 @@ def _read_csv(path: Place, delimiter: str, data: bytes | None) -> Iterator[Row]:
         _check_columns(path, header)
         for row in reader:
             if row and len(row) != len(header):
-                raise SourceError(f"{path}:{reader.line_num}: {len(row)} values for {len(header)} columns")
+                raise SourceError(
+                    f"{path}:{reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}"
+                )
             if row:
                 values = zip(header, row, strict=True)
                 yield reader.line_num, {name: value for name, value in values if name in COLUMNS}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stackcls import processes
 from stackcls.descent import PAIRS
+from stackcls.printable import counted
 from stackcls.settings import Settings
 from stackcls.stacksettings import RECIPES, Recipe
 from stackcls.streaming import rows_of_block
@@ -12,6 +13,7 @@ from stackcls.streaming import rows_of_block
 SHARE = 0.75  # of what is available: other work, and what the system keeps of files, need some too
 NUMBER = 4  # bytes of a float32
 TABLES = 12  # beside one for each backbone: arrays of a number for each image and class that are there together
+UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: 
     """
     wanted = settings.stack
     memory = int(SHARE * processes.available_memory()) if wanted.memory is None else wanted.memory << 20
-    allowed = f"the {_size(memory)} that fits may take (stack.memory)"
+    allowed = f"the {_size(memory, up=False)} that fits may take (stack.memory)"
     tables = NUMBER * n_images * n_classes * (len(names) + TABLES + _tuning(len(names), settings))
     n_copies = max(map(copies, RECIPES if wanted.tune else (wanted.recipe,)))
     streamed, lines = [], []
@@ -97,11 +99,12 @@ def _tuning(backbones: int, settings: Settings) -> int:
 def traffic(name: str, matrix: int, read: int, seconds: float) -> str:
     """Say how much of a matrix was read; all sizes in bytes."""
     rate = f" at {read / seconds / 1e9:.1f} GB/s" if seconds else ""
-    return f"{name}: read {read / matrix:.0f} times, {_size(read)}{rate}"
+    return f"{name}: read {counted(round(read / matrix), 'time')}, {_size(read)}{rate}"
 
 
-def _size(count: float) -> str:
-    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9)):
-        if count >= bytes_:
-            return f"{count / bytes_:.1f} {unit}"
-    return f"{count / 1e6:.0f} MB"
+def _size(count: int, up: bool = True) -> str:
+    """Three digits, rounded up of what is needed and down of what there is: what does not fit never looks so."""
+    step = 10 ** max(len(str(count)) - 3, 0)
+    count = (-(-count // step) if up else count // step) * step
+    unit, size = next(((unit, size) for unit, size in UNITS if count >= size), UNITS[-1])
+    return f"{count / size:g} {unit}"

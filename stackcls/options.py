@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stackcls.settings import FeatureSettings, Settings
 
 Command = Callable[..., Any]
+Option = tuple[str, str, str | None]  # its name, the setting that it stands for, and what was given
 
 
 def shared_options(command: Command) -> Command:
@@ -41,12 +42,22 @@ def model_option(command: Command) -> Command:
 strict_option = click.option("--strict", is_flag=True, help="Exit with 1 if an image could not be read.")
 
 
-def settings_from(config: Path | None, overrides: tuple[str, ...], **options: str | None) -> "Settings":
-    """Read the settings; options of their own win over `--set`, which wins over the file."""
+def settings_from(
+    config: Path | None, overrides: tuple[str, ...], options: Iterable[Option] = (), **texts: str | None
+) -> "Settings":
+    """Read the settings; options of their own win over `--set`, which wins over the file.
+
+    `options` have values in YAML, `texts` are options of the keys' own names.
+    """
     from stackcls import config as reader
 
-    named = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
-    return reader.read(config, (*overrides, *named))
+    named = [*options, *(as_text(f"--{key}", key, value) for key, value in texts.items())]
+    return reader.read(config, overrides, {name: f"{key}={value}" for name, key, value in named if value is not None})
+
+
+def as_text(name: str, key: str, value: str | None) -> Option:
+    """Return an option whose value is text, whatever it looks like."""
+    return name, key, None if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def model_from(

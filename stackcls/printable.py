@@ -14,3 +14,8 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number and what is counted: `1 image`, `2 images`."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def were(number: int) -> str:
+    """Return the verb for so many: `was` or `were`."""
+    return "was" if number == 1 else "were"

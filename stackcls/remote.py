@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stackcls import fetching
-from stackcls.errors import SourceError, UnreadableFile
+from stackcls.errors import FileMissing, SourceError, SourceMissing, UnreadableFile
 from stackcls.settings import Limits
 from stackcls.urls import Url
 
@@ -125,9 +125,15 @@ def find(url: Url, limits: Limits) -> Mapping[str, int | None]:
         return dict(_pages(url, limits))
     system = fetching.file_system(url, listing=True)
     base = system._strip_protocol(url.folder).rstrip("/")
-    listed: Mapping[str, Mapping[str, Any]] = fetching.trying(
-        lambda: system.find(base, detail=True), url, str(url), limits
-    )
+    try:
+        listed: Mapping[str, Mapping[str, Any]] = fetching.trying(
+            lambda: system.find(base, detail=True), url, str(url), limits, fetching.OWN_TRIES
+        )
+    except FileMissing:  # where a bucket has nothing of that name, its listing is empty instead
+        raise SourceMissing(
+            f"images: {url}: there is no such bucket; check its name, and the address of its service where that is "
+            "not the usual one (AWS_ENDPOINT_URL, STORAGE_EMULATOR_HOST)"
+        ) from None
     return {
         name.removeprefix(f"{base}/"): info.get("size")
         for name, info in listed.items()
@@ -142,8 +148,9 @@ def _pages(url: Url, limits: Limits) -> Iterator[tuple[str, None]]:
     pages = files = 0
     while folders:
         folder, level, above = folders.pop()
-        found = fetching.trying(partial(system.ls, folder, detail=True), url, str(url), limits)
-        names = sorted({str(info["name"]) for info in found})
+        ask = partial(system.ls, folder, detail=True, timeout=limits.read_seconds)
+        found = fetching.trying(ask, url, str(url), limits)
+        names = sorted({str(info["name"]).removesuffix(url.query) for info in found})
         digest = hashlib.sha256("\n".join(name.removeprefix(folder) for name in names).encode("utf-8", "replace"))
         pages, files = pages + 1, files + len(names)
         if pages > MOST_PAGES or files > MOST_FILES:

@@ -162,7 +162,8 @@ def _ending(file: Path) -> str:
 
 def _named(items: Sequence[ImageInput]) -> str:
     """What messages call a block of images: all of them, so that the one at fault is among them."""
-    return f"these {len(items)} images: {', '.join(item.name for item in items)}"
+    which = "this image" if len(items) == 1 else f"these {len(items)} images"
+    return f"{which}: {', '.join(item.name for item in items)}"
 
 
 def _absolute(item: ImageInput) -> ImageInput:

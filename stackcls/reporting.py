@@ -1,8 +1,11 @@
 """From what cross-validation gave to the report and the table of predictions."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
-from stackcls import runtables, scoring
+from stackcls import runtables, scoring, strengths
 from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
 from stackcls.report.results import STACK, UNTUNED, Report, Tuning
@@ -56,6 +59,11 @@ def report(
     )
 
 
+def temperature_notes(data: TrainingSet, validated: Validated) -> list[str]:
+    """What to say of the model's temperature, if there is anything."""
+    return scoring.temperature_notes(validated.predictions.ranking[STACK], data.y, validated.model.temperature)
+
+
 def tuning(search: Search, validated: Validated, untuned: Predictions, settings: StackSettings) -> Tuning:
     """Compare the tuned stack with the one that is configured, both on images held out, of the same folds.
 
@@ -74,7 +82,23 @@ def tuning(search: Search, validated: Validated, untuned: Predictions, settings:
         untuned=scores[UNTUNED],
         gain=scoring.gain(both, scores),
         balanced=balanced,
+        edges=_edges(search, settings),
     )
+
+
+def _edges(search: Search, settings: StackSettings) -> dict[str, float]:
+    """Each C of the model that is the largest or smallest tried, and not the configured one."""
+    chosen = search.choices[-1]
+    configured = strengths.of(settings.base, list(chosen.base_C))
+    pairs = zip(chosen.base_C.items(), configured, strict=True)
+    found = {name: C for (name, C), before in pairs if _ends(C / before, search.base_factors)}
+    if chosen.meta != "average" and _ends(chosen.meta_C / settings.meta.C, search.meta_factors):
+        found[STACK] = chosen.meta_C
+    return found
+
+
+def _ends(factor: float, tried: Sequence[float]) -> bool:
+    return not math.isclose(factor, 1) and any(math.isclose(factor, end) for end in (min(tried), max(tried)))
 
 
 def predictions_csv(training: TrainingRows, validated: Validated) -> str:

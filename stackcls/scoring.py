@@ -21,6 +21,7 @@ EXACT_BELOW = 25
 TIE = 1e-12
 MOST_CLASSES = 2000  # whose square of counts is worth its memory: a report of some 10 MB
 TEMPERATURES = (1e-3, 1e3)
+CERTAIN = 1e-6  # log loss at which no temperature is too low, nor any lower one better
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
@@ -187,6 +188,22 @@ def fit_temperature(decisions: Floats, given: Ints) -> float:
 
     low, high = np.log(TEMPERATURES)
     return float(np.exp(optimize.minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def temperature_notes(decisions: Floats, given: Ints, temperature: float) -> list[str]:
+    """What to say of a temperature that no label held back, so that the end of its range decided it."""
+    if _log_loss(probabilities(decisions, temperature), given) < CERTAIN:
+        return [
+            "probabilities are not to be taken at their word: the stack is clearly right on every image held out, so "
+            f"that its temperature ran to the lower end ({temperature:.2g}), and nearly all are 0 or 1, also of images "
+            "that it will be wrong on; more images, or harder ones, help"
+        ]
+    if temperature > 0.9 * TEMPERATURES[1]:
+        return [
+            "probabilities say nothing: on images held out the stack's decisions are no better than chance, so its "
+            f"temperature ran to the upper end ({temperature:.0f}), and all classes get nearly the same"
+        ]
+    return []
 
 
 def cross_calibrated(decisions: Floats, given: Ints, fold: Ints) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """All settings as frozen, typed data."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -18,6 +19,7 @@ from pydantic import (
 from stackcls.artifacts import Artifacts
 from stackcls.clustersettings import ClusterSettings
 from stackcls.section import Section as Section
+from stackcls.section import shown
 from stackcls.stacksettings import StackSettings as StackSettings
 from stackcls.urls import Url, place
 
@@ -145,9 +147,9 @@ def _batch_size(value: object) -> int | None:
     """Read `auto` as None: what is fastest on the engine."""
     if value is None or value == "auto":
         return None
-    number = int(value) if isinstance(value, str) and value.isdigit() else value
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MAX_BATCH:
-        raise ValueError(f"batch_size is {value!r}; `auto` or a number of images from 1 to {MAX_BATCH} is allowed")
+        raise ValueError(f"batch_size is {shown(value)}; `auto` or a number of images from 1 to {MAX_BATCH} is allowed")
     return number
 
 
@@ -190,7 +192,7 @@ def _holdout(value: object) -> object:
         share = value
     if share in (None, "split") or (isinstance(share, float) and 0 < share < 1):
         return share
-    raise ValueError(f"holdout is {value!r}; `split`, or a share of the images between 0 and 1, is allowed")
+    raise ValueError(f"holdout is {shown(value)}; `split`, or a share of the images between 0 and 1, is allowed")
 
 
 class CvSettings(Section):
@@ -241,10 +243,18 @@ class FinetuneSettings(Section):
     seed: int = Field(0, ge=0, le=2**32 - 1)
 
 
+def _web_address(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"{address!r} does not do: an address that begins with http:// or https:// is needed")
+    return address
+
+
 class WeightSettings(Section):
     """Where pretrained weights come from."""
 
-    base_url: str = Field("https://storage.googleapis.com/tensorflow/keras-applications", pattern="^https?://")
+    base_url: Annotated[str, AfterValidator(_web_address)] = (
+        "https://storage.googleapis.com/tensorflow/keras-applications"
+    )
     timeout: float = Field(30.0, gt=0, le=3600)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from stackcls import tarfiles
 from stackcls.errors import SourceError, UnreadableFile
 from stackcls.imagenames import is_image_name
+from stackcls.printable import counted
 from stackcls.remote import RemoteFile
 from stackcls.settings import Limits
 from stackcls.tarfiles import TarMember
@@ -281,7 +282,7 @@ def _label(key: str, labels: Mapping[tuple[str, str], _Said], classes: list[str]
     if classes is None or not text.isdecimal():
         return text
     if int(text) >= len(classes):
-        raise ValueError(f"its label is {text}, and classes.txt has {len(classes)} lines, counted from 0")
+        raise ValueError(f"its label is {text}, and classes.txt has {counted(len(classes), 'line')}, counted from 0")
     return classes[int(text)]
 
 

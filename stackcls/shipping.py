@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from stackcls.cluster import Cluster
 
+LONG = 3600.0  # seconds that a fit may well take
+
 
 class Shipped:
     """An array on the workers, as long as this is kept.
@@ -66,6 +68,10 @@ class Shipping:
                 f"{2 * self._spare / 1e6:.1f} MB that the scheduler or a worker has: fitted here and not on the cluster"
             )
         return fits
+
+    def keeps(self, size: int) -> bool:
+        """Whether the cluster has memory for matrices of so many bytes in all."""
+        return size <= self._spare
 
     @cached_property
     def threads(self) -> int:
@@ -131,7 +137,7 @@ class Shipping:
             arrays[position], arguments = given[0].kept, given[1]
             return position, arguments
 
-        stream = self._workers.stream(function, job, lambda _: named, arrays.__getitem__, beside, n_together=1)
+        stream = self._workers.stream(function, job, lambda _: named, arrays.__getitem__, beside, 1, LONG)
         found: dict[int, Any] = {}
         following = 0
         for position, result in stream:

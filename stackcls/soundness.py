@@ -13,6 +13,7 @@ from stackcls.backbones import Identity
 from stackcls.damage import Finding
 from stackcls.errors import ModelError, StoreDamaged, StoreError, WeightsError
 from stackcls.listener import Listener
+from stackcls.printable import counted
 from stackcls.safemodel import Origin
 from stackcls.settings import VIEWS
 from stackcls.store import Store
@@ -115,7 +116,7 @@ def _check_matrices(store: Store, listener: Listener) -> Iterator[Finding]:
             if state.hexdigest() != store.digests[name]:
                 yield Finding(where, "its SHA-256 does not hold: its values are not those that were written")
             if bad:
-                yield Finding(where, f"NaN or infinite in {bad} rows, first at {first!r}")
+                yield Finding(where, f"NaN or infinite in {counted(bad, 'row')}, first at {first!r}")
 
 
 def _store_facts(store: Store) -> dict[str, Any]:

@@ -99,7 +99,10 @@ def scan(images: Place, limits: Limits | None = None) -> Source:
     try:
         source = _scan_url(images, limits) if isinstance(images, Url) else _scan_path(images, limits)
     except UnreadableFile as error:
-        raise SourceMissing(f"images: {images}: {error.reason}; give another folder or manifest {ANOTHER}") from None
+        let = "" if isinstance(error, FileMissing) else "let it be read (docs/sources.md says by what credentials), or "
+        raise SourceMissing(
+            f"images: {images}: {error.reason}; {let}give another folder or manifest {ANOTHER}"
+        ) from None
     except (OSError, ValueError) as error:  # a name too long, a NUL in it, a folder that vanishes meanwhile
         if isinstance(error, SourceError):
             raise
@@ -146,12 +149,21 @@ def _read(path: Path) -> bytes:
 def _scan_url(images: Url, limits: Limits) -> Source:
     if shards.is_shard(images.name):
         return _scan_shards(images, limits)
+    if (signature := images.alone) is not None:
+        raise SourceError(
+            f"images: {images} is signed for this one file ({signature}), so that its server would refuse the images "
+            "beside it; give the bucket (s3://, gs://) with credentials, a token that is good for the whole folder, or "
+            "shards, which may be signed one by one"
+        )
     if manifests.is_manifest(images.name):
         data = remote.read_whole(images, limits)
         return _build(images.parent, "manifest", entries.of_manifest(images, data))
     sizes = remote.find(images, limits)
     if not sizes:
-        raise SourceMissing(f"images: there is nothing at {images}; give a folder of images or a manifest {ANOTHER}")
+        links = " (its page has no links to images or folders below it)" if images.is_http else ""
+        raise SourceMissing(
+            f"images: there is nothing at {images}{links}; give a folder of images or a manifest {ANOTHER}"
+        )
     if all(name in sizes for name in CUB_FILES[:3]) and any(path.startswith("images/") for path in sizes):
         found = entries.of_cub(images, lambda name: remote.read_whole(images / name, limits), sizes)
         return _build(images / "images", "CUB-200-2011", found)
@@ -165,16 +177,14 @@ def _scan_shards(
     images: Place, limits: Limits, names: list[str] | None = None, there: set[str] | None = None
 ) -> Source:
     """List what is in tar files: those named, or all that a pattern of names stands for."""
-    root, query = images, ""
+    root, is_signed = images, False
     if names is None:
         root, names = shards.named(images)
-        query = images.query if isinstance(images, Url) else ""
+        is_signed = isinstance(images, Url) and images.query != ""
     found = Found()
-    classes = None if query else _classes(root, limits, there)  # what is signed is the shard alone
+    classes = None if is_signed else _classes(root, limits, there)  # since it may be the shard alone that is signed
     for name in names:
         place = root / name
-        if isinstance(place, Url):
-            place = Url(place.text + query)
         if isinstance(place, Path) and not place.is_file():
             raise SourceMissing(f"images: {place} does not exist; name shards that do {ANOTHER}")
         shards.look(place, name, classes, limits, found)

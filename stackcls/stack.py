@@ -15,9 +15,8 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from stackcls import logistic
+from stackcls import logistic, strengths
 from stackcls.decisions import per_class, probabilities
-from stackcls.errors import ConfigError
 from stackcls.learners import (
     MAX_ITERATIONS,
     Average,
@@ -30,7 +29,6 @@ from stackcls.learners import (
     predict_held_out,
 )
 from stackcls.parallel import in_parallel
-from stackcls.printable import printable
 from stackcls.stacksettings import METAS, RECIPES, Meta, Recipe, StackSettings
 from stackcls.streaming import Streamed
 
@@ -267,15 +265,10 @@ def from_settings(
 ) -> StackedClassifier:
     """Return an unfitted stack as the configuration wants it, for backbones of these names."""
     C = settings.base.C
-    if isinstance(C, Mapping) and set(C) != set(names):
-        raise ConfigError(
-            f"stack.base.C: has {', '.join(map(printable, sorted(C)))}, and the backbones are "
-            f"{', '.join(map(printable, names))}: give one number for each, or one for all"
-        )
     return StackedClassifier(
         widths=tuple(widths),
         recipe=settings.recipe,
-        base_C=tuple(C[name] for name in names) if isinstance(C, Mapping) else C,
+        base_C=strengths.of(settings.base, names) if isinstance(C, Mapping) else C,
         meta_C=settings.meta.C,
         class_weight=settings.class_weight,
         inner_folds=settings.inner_folds,

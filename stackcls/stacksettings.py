@@ -1,12 +1,13 @@
 """The settings of the stack."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from stackcls.section import Section
+from stackcls.section import Section, shown
 
 Recipe = Literal["in-sample", "out-of-fold"]
 Meta = Literal["linear-svm", "logistic-regression", "average"]
@@ -18,7 +19,7 @@ LONGEST = 7 * 24 * 60  # minutes
 def _strength(value: object) -> float | None:
     try:
         number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if 0 < number < math.inf else None
 
@@ -29,7 +30,7 @@ def _strengths(value: object) -> float | dict[str, float]:
     found = {name: _strength(item) for name, item in many.items()}
     for name, number in found.items():
         if number is None or not isinstance(name, str):
-            which = f"{many[name]!r} for {name!r}" if isinstance(value, Mapping) else repr(value)
+            which = f"{shown(many[name])} for {shown(name)}" if isinstance(value, Mapping) else shown(value)
             raise ValueError(f"{which} does not do: a number above 0, or a mapping of one for each backbone, is needed")
     if not found:
         raise ValueError("{} does not do: a number above 0, or one for each backbone, is needed")
@@ -54,9 +55,9 @@ def _memory(value: object) -> int | None:
     """Read `auto` as None: most of what is available."""
     if value is None or value == "auto":
         return None
-    number = int(value) if isinstance(value, str) and value.isdigit() else value
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"memory is {value!r}; `auto` or a number of MiB from 1 on is allowed")
+        raise ValueError(f"memory is {shown(value)}; `auto` or a number of MiB from 1 on is allowed")
     return number
 
 

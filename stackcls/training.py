@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stackcls import stack
 from stackcls.errors import TrainingError
+from stackcls.printable import counted
 from stackcls.settings import Settings
 from stackcls.shipping import Shipping
 from stackcls.streaming import Streamed
@@ -93,7 +94,7 @@ def check_classes(data: TrainingSet, settings: Settings) -> None:
         if settings.cv.groups == "duplicates":
             unit = "images or groups of duplicates"
         listed = ", ".join(f"{name!r} has {count}" for name, count in too_rare[:NAMED])
-        more = f" and {len(too_rare) - NAMED} more classes" if len(too_rare) > NAMED else ""
+        more = f" and {counted(len(too_rare) - NAMED, 'more class', 'more classes')}" if len(too_rare) > NAMED else ""
         parts = f"{settings.cv.folds} folds"
         if need > settings.cv.folds:
             parts += f", and {settings.stack.inner_folds} inner ones of each training part (stack.inner_folds),"

@@ -13,6 +13,7 @@ from stackcls.files import digest_file
 from stackcls.holdouts import HeldOut, Ints, Mask
 from stackcls.inspect.duplicates import Found
 from stackcls.listener import Listener
+from stackcls.printable import counted, were
 from stackcls.seen import Hashes
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
@@ -115,7 +116,7 @@ def load(store: Store, names: Sequence[str], settings: Settings, listener: Liste
     table = store.table
     if not (table.labels >= 0).any():
         raise TrainingError(
-            f"{store.path}: none of the {len(table.paths)} images has a label; `fit` needs class folders, or a "
+            f"{store.path}: none of {counted(len(table.paths), 'image')} has a label; `fit` needs class folders, or a "
             "manifest with a `label` column (path,label[,group][,split])"
         )
     if not all(np.isfinite(values).all() for name in names for _, values in store.chunks(name)):
@@ -194,7 +195,8 @@ def _hold_out(
         notes.append("near copies of what is held out may have been learned from, since none were looked for")
     if count := int((related & (table.labels >= 0)).sum()):
         notes.append(
-            f"{count} images were left out, since a copy of each, exact or near, or one of its group, is held out"
+            f"{counted(count, 'image was', 'images were')} left out, since a copy of each, exact or near, or one of "
+            "its group, is held out"
         )
     for name in names:
         basis = store.matrices[name].basis
@@ -219,7 +221,7 @@ def _learned_from(table: ImageTable, not_seen: Mask, groups: Ints | None, settin
     """Labelled images that are not kept back, without rare classes where the settings say so."""
     keep: Mask = (table.labels >= 0) & ~not_seen
     if count := int((table.labels < 0).sum()):
-        notes.append(f"{count} images without a label were left out")
+        notes.append(f"{counted(count, 'image')} without a label {were(count)} left out")
     if settings.cv.rare == "drop":
         own_groups = None if groups is None else groups[keep]
         counts = class_counts(table.labels[keep].astype(np.int64), own_groups, len(table.class_names))
@@ -238,7 +240,10 @@ def _held_out(
     table = store.table
     known = held & np.isin(table.labels, present)
     if strange := int((held & (table.labels >= 0) & ~known).sum()):
-        notes.append(f"{strange} held-out images are of classes that are not learned, and were not scored")
+        notes.append(
+            f"{counted(strange, 'held-out image is', 'held-out images are')} of classes that are not learned, and "
+            f"{were(strange)} not scored"
+        )
     rows = np.flatnonzero(known)
     if not rows.size:
         raise TrainingError(

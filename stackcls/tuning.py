@@ -9,7 +9,7 @@ import numpy as np
 from joblib import delayed
 from numpy.typing import NDArray
 
-from stackcls import scoring, stack, validation
+from stackcls import scoring, stack, strengths, validation
 from stackcls.decisions import probabilities
 from stackcls.levels import Levels
 from stackcls.listener import Listener
@@ -127,15 +127,15 @@ def _try_bases(
 
 
 def _times(settings: StackSettings, names: Sequence[str], factor: float) -> BaseSettings:
-    C = settings.base.C
-    return BaseSettings(C={name: _product(factor, C[name] if isinstance(C, dict) else C) for name in names})
+    given = zip(names, strengths.of(settings.base, names), strict=True)
+    return BaseSettings(C={name: _product(factor, C) for name, C in given})
 
 
 def _factors(settings: StackSettings) -> list[float]:
     """Multiples with which no configured C leaves the numbers that there are."""
     C = settings.base.C
-    strengths = [settings.meta.C, *(C.values() if isinstance(C, dict) else [C])]
-    return [factor for factor in FACTORS if all(0 < _product(factor, strength) < math.inf for strength in strengths)]
+    given = [settings.meta.C, *(C.values() if isinstance(C, dict) else [C])]
+    return [factor for factor in FACTORS if all(0 < _product(factor, strength) < math.inf for strength in given)]
 
 
 def _product(factor: float, C: float) -> float:
@@ -269,18 +269,18 @@ class _Part:
         best = max(others, key=lambda item: (self._mean(item.right), -item.loss))
         if keep or not self._exceeds(best.right.astype(np.float64) - configured.right):
             best = configured
-        strengths = dict(zip(self._names, self._strengths[best.tuned], strict=True))
-        same = len(set(strengths.values())) == 1
+        base_C = dict(zip(self._names, self._strengths[best.tuned], strict=True))
+        same = len(set(base_C.values())) == 1
         settings = self._settings.stack.model_copy(
             update={
                 "recipe": best.recipe,
-                "base": BaseSettings(C=next(iter(strengths.values())) if same else strengths),
+                "base": BaseSettings(C=next(iter(base_C.values())) if same else base_C),
                 "meta": best.meta,
                 "tune": None,
             }
         )
         accuracy, before = self._mean(best.right), self._mean(configured.right)
-        said = (best.recipe, strengths, best.meta.kind, best.meta.C)
+        said = (best.recipe, base_C, best.meta.kind, best.meta.C)
         return settings, Choice(*said, accuracy, before, changed=best is not configured), best.temperature
 
     def _mean(self, values: Mask | NDArray[np.float64]) -> float:

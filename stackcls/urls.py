@@ -3,15 +3,17 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from urllib.request import url2pathname
 
 from stackcls.errors import SourceError
+from stackcls.section import shown
 
 _SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 _CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::[A-Za-z]|::[A-Za-z][A-Za-z0-9+.-]*://")
 _HOST = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::\d*)?")  # and its port
 _ANYWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_OF_ONE_FILE = ("X-Amz-Signature", "X-Goog-Signature", "AWSAccessKeyId", "GoogleAccessId")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Url:
         return cleaned(self.text)
 
     def __truediv__(self, path: str) -> "Url":
-        """The address of what lies at a relative path, whatever characters that has."""
-        return Url(f"{self.folder}{quote(path) if self.is_http else path}")
+        """The address of what lies at a relative path, whatever characters that has; asked for with the same query."""
+        return Url(f"{self.folder}{quote(path)}{self.query}" if self.is_http else f"{self.folder}{path}")
 
     @property
     def scheme(self) -> str:
@@ -66,8 +68,18 @@ class Url:
 
     @property
     def parent(self) -> "Url":
-        """The folder that it lies in."""
-        return Url(self._path.rstrip("/").rpartition("/")[0])
+        """The folder that it lies in, asked for with the same query."""
+        return Url(self._path.rstrip("/").rpartition("/")[0] + self.query)
+
+    @property
+    def alone(self) -> str | None:
+        """What in its query is a signature of this one file, so that nothing beside it can be asked for with it."""
+        asked = {name.lower(): value for name, value in parse_qsl(self.query[1:], keep_blank_values=True)}
+        if asked.get("sr") == "b":  # of Azure, where c and d are good for a container and a directory
+            return "sr=b"
+        if "key-pair-id" in asked and "policy" not in asked:  # of CloudFront, where a policy may name a folder
+            return "Key-Pair-Id"
+        return next((name for name in _OF_ONE_FILE if name.lower() in asked), None)
 
     @property
     def _path(self) -> str:
@@ -75,7 +87,7 @@ class Url:
 
     def relative(self, found: str) -> str:
         """Path, without escapes, of an address below this one."""
-        path = found.removeprefix(self.folder)
+        path = Url(found)._path.removeprefix(self.folder)
         return unquote(path) if self.is_http else path
 
     def as_posix(self) -> str:
@@ -102,7 +114,7 @@ def place(value: object) -> Place:
     if isinstance(value, Path | Url):
         return value
     if not isinstance(value, str):
-        raise SourceError(f"{value!r} does not do: a path or a URL is needed")
+        raise SourceError(f"{shown(value)} does not do: a path or a URL is needed")
     if not is_url(value):
         return Path(value)
     if value.lower().startswith("file://"):

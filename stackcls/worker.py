@@ -3,7 +3,7 @@
 import pickle
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from joblib import parallel_config
@@ -13,8 +13,6 @@ from stackcls import __version__
 from stackcls.errors import ClusterError, StackclsError
 
 T = TypeVar("T")
-
-_ONE_AT_A_TIME = threading.Lock()
 
 
 def call(version: str, packed: bytes, kept: Any) -> Any:
@@ -52,17 +50,41 @@ def here() -> str:
     return str(get_worker().address)
 
 
+class _Limits:
+    """Of the threads of linear algebra, which are for the whole process.
+
+    Jobs that overlap would set back what another one has set: the last one does, to what it was before the first.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._jobs, self._first = threading.Lock(), 0, threadpool_limits()
+
+    @contextmanager
+    def to(self, count: int) -> Iterator[None]:
+        """For one job."""
+        with self._lock:
+            limits = threadpool_limits(count)
+            if not self._jobs:
+                self._first = limits
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._jobs -= 1
+                if not self._jobs:
+                    self._first.restore_original_limits()
+
+
+_ONE_AT_A_TIME, _LIMITS = threading.Lock(), _Limits()
+
+
 @contextmanager
 def at_work(alone: bool) -> Iterator[None]:
-    """Do one job beside others, with a thread each, or `alone` with all threads of the worker.
-
-    Set for the whole process and never back, since jobs that overlap would set back what another one has set.
-    """
-    with parallel_config(backend="sequential"):  # threads would only get in the way of other jobs
-        if not alone:
-            threadpool_limits(1)
-            yield
-            return
-        with _ONE_AT_A_TIME:
-            threadpool_limits(threads())
-            yield
+    """Do one job beside others, with a thread each, or `alone` with all threads of the worker."""
+    with (
+        parallel_config(backend="sequential"),  # joblib's threads would only get in the way of other jobs
+        _ONE_AT_A_TIME if alone else nullcontext(),
+        _LIMITS.to(threads() if alone else 1),
+    ):
+        yield

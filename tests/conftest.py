@@ -19,6 +19,7 @@ from stackcls.stages import features
 from tests.browsing import chromium  # noqa: F401  (a fixture)
 from tests.reference import SHARED, extracted  # noqa: F401  (a fixture)
 from tests.serving import bucket, patient, s3_server, served  # noqa: F401  (fixtures)
+from tests.serving_google import google_bucket, google_server  # noqa: F401
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared: real images and pretrained weights")
 

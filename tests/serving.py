@@ -68,6 +68,7 @@ class Bucket:
     name: str
     client: object
     trouble: Trouble
+    listing: Trouble
 
     def fill(self, folder: Path, prefix: str = "photos") -> str:
         """Put all files below a folder there, and return their URL."""
@@ -80,12 +81,18 @@ class Bucket:
         self.client.put_object(Bucket=self.name, Key=key, Body=data)
 
 
-def _failing(app, trouble):
-    """Let a WSGI application fail where objects are asked for."""
+def _told(kind):
+    """What S3 answers where something fails: a type and a body."""
+    code = {"503": "SlowDown", "403": "AccessDenied", "400": "ExpiredToken"}.get(kind, "InternalError")
+    return "application/xml", f"<Error><Code>{code}</Code><Message>said the test</Message></Error>"
+
+
+def failing(app, trouble, concerns, told=_told):
+    """Let a WSGI application fail where paths are asked for that this concerns."""
 
     def answer(environ, start_response):
-        is_object = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].count("/") > 1
-        kind = trouble.next(environ["PATH_INFO"]) if is_object else None
+        path = environ["PATH_INFO"]
+        kind = trouble.next(path) if environ["REQUEST_METHOD"] == "GET" and concerns(path) else None
         if kind == "slow":
             time.sleep(SLOW)
         if kind in (None, "slow"):
@@ -96,27 +103,27 @@ def _failing(app, trouble):
         if kind == "cut":
             start_response("200 OK", [("Content-Length", "1000")])
             return [b"too little"]
-        code = {"503": "SlowDown", "403": "AccessDenied", "400": "ExpiredToken"}.get(kind, "InternalError")
-        body = f"<Error><Code>{code}</Code><Message>said the test</Message></Error>".encode()
-        start_response(f"{kind} Told", [("Content-Length", str(len(body))), ("Content-Type", "application/xml")])
-        return [body]
+        form, body = told(kind)
+        start_response(f"{kind} Told", [("Content-Length", str(len(body))), ("Content-Type", form)])
+        return [body.encode()]
 
     return answer
 
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """Moto behind a door that can fail; its address, and what goes wrong."""
+    """Moto behind a door that can fail; its address, and what goes wrong with objects, and with their listing."""
     pytest.importorskip("s3fs")
     werkzeug_app = pytest.importorskip("moto.moto_server.werkzeug_app")
     from werkzeug.serving import make_server
 
-    trouble = Trouble()
+    trouble, listing = Trouble(), Trouble()
     app = werkzeug_app.DomainDispatcherApplication(werkzeug_app.create_backend_app)
-    server = make_server(HOST, 0, _failing(app, trouble), threaded=True)
+    app = failing(failing(app, trouble, lambda path: path.count("/") > 1), listing, lambda path: path.count("/") == 1)
+    server = make_server(HOST, 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://{HOST}:{server.port}", trouble
+    yield f"http://{HOST}:{server.port}", trouble, listing
     server.shutdown()
     thread.join()
     server.server_close()
@@ -127,8 +134,9 @@ def bucket(s3_server, monkeypatch, patient):
     """A bucket of its own for each test."""
     import boto3
 
-    url, trouble = s3_server
+    url, trouble, listing = s3_server
     trouble.__init__()
+    listing.__init__()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "very-secret",
@@ -139,7 +147,7 @@ def bucket(s3_server, monkeypatch, patient):
     client = boto3.client("s3")
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     client.create_bucket(Bucket=name)
-    return Bucket(name, client, trouble)
+    return Bucket(name, client, trouble, listing)
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):

@@ -181,7 +181,7 @@ def break_yaml(folder):
         (misspell, ["features"], 2, "error: pipeline.yaml: features.backbonez: unknown key; known here are backbones"),
         (break_yaml, ["fit"], 2, "error: pipeline.yaml:2: not valid YAML"),
         (None, ["fit", "-c", "gone.yaml"], 2, "error: gone.yaml: no such file; `stackcls init` writes"),
-        (None, ["features", "--set", "cv.folds=1"], 2, "error: pipeline.yaml: cv.folds: 1 does not do: "),
+        (None, ["features", "--set", "cv.folds=1"], 2, "error: --set cv.folds: 1 does not do: "),
         (None, ["features", "--set", "cv.folds"], 2, "error: --set 'cv.folds': must be key.path=value"),
         (None, ["fit", "--cv", "three"], 2, "cv.folds: 'three' does not do: "),
         (None, ["fit", "--recipe", "in-sampel"], 2, "'in-sampel' is not one of in-sample, out-of-fold"),

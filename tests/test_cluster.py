@@ -205,7 +205,7 @@ def test_a_resource_that_no_worker_has_is_said(photos, on_cluster, monkeypatch):
             raise KeyboardInterrupt(line)
 
     with pytest.raises(
-        KeyboardInterrupt, match=r"[0-2] workers, none of them with GPU=1: waiting; start some with `dask worker"
+        KeyboardInterrupt, match=r"[0-2] workers?, none of them with GPU=1: waiting; start some with `dask worker"
     ):
         features.run(on_cluster(photos, cluster={"resources": {"GPU": 1}}), listener=Stopping())
 

@@ -108,6 +108,29 @@ def test_all_fits_of_a_run_together_send_each_matrix_once(connected, monkeypatch
     assert_same(found, validation.cross_validate(data, settings, True, Silent(), stacks=stacks))
 
 
+def test_large_matrices_are_fitted_side_by_side_where_all_can_be_kept_and_else_in_turn(connected, monkeypatch):
+    data, settings, order = wide(width=100), Settings(), []
+    monkeypatch.setattr(validation, "LARGE", 0)
+    matrix = basefits._matrix
+    monkeypatch.setattr(basefits, "_matrix", lambda data, number: order.append(number) or matrix(data, number))
+    found = []
+    for spare in (data.X.nbytes, data.X.nbytes - 1):
+        monkeypatch.setattr(connected.crew, "spare", lambda _, spare=spare: spare)
+        there = replace(data, workers=Shipping(connected))
+        found.append(validation.cross_validate(there, settings, False, Silent()))
+    assert order == [0, 1] * 4 + [0] * 4 + [1] * 4
+    assert_same(*found)
+
+
+def test_any_worker_fits_whatever_networks_need(monkeypatch, tmp_path):
+    def connect(settings, _):
+        raise ConfigError(str(settings.resources))
+
+    monkeypatch.setattr(connecting, "connect", connect)
+    with pytest.raises(ConfigError, match=r"^\{\}$"):
+        fit.run(make_settings(tmp_path, tmp_path, cluster={"address": "tcp://host:1", "resources": {"GPU": 1}}))
+
+
 def test_of_large_matrices_one_at_a_time_is_here_and_each_is_sent_once(connected, monkeypatch):
     data, settings = wide(), Settings(stack={"tune": 0.001}, cv={"folds": 4})
     monkeypatch.setattr(validation, "LARGE", 0)

@@ -4,8 +4,9 @@ import threading
 
 import pytest
 from distributed import LocalCluster
+from threadpoolctl import threadpool_info
 
-from stackcls import connecting, crew, processes
+from stackcls import connecting, crew, processes, worker
 from stackcls.cluster import TOGETHER, Cluster
 from stackcls.clustersettings import ClusterSettings
 from stackcls.crew import Crew
@@ -87,6 +88,43 @@ def test_processes_of_this_run_share_what_it_may_take(monkeypatch):
     answering = Answering(a1=9000)
     assert Crew(answering, ClusterSettings(address="local:2"), Silent()).spare(1200) == 200
     assert Crew(answering, ClusterSettings(address="tcp://a:1"), Silent()).spare(1200) == 350
+
+
+class Hearing(Silent):
+    def __init__(self):
+        self.warned = []
+
+    def warn(self, line):
+        self.warned.append(line)
+
+
+def test_workers_with_other_libraries_are_said(monkeypatch):
+    there = {"tcp://a:2": {"numpy": "2.0", "scipy": "1.1"}, "tcp://b:3": {"scipy": "1.0"}}
+    monkeypatch.setattr(Answering, "run", lambda *_, **__: there)
+    heard, settings = Hearing(), ClusterSettings(address="tcp://a:1")
+    Crew(Answering(), settings, heard).compare(lambda: {"numpy": "2.0", "scipy": "1.0"})
+    assert heard.warned == [
+        "tcp://a:1: workers have other libraries (numpy None, and 2.0 here, scipy 1.1, and 1.0 here): scores may "
+        "differ in the last digits, or fits fail"
+    ]
+    there["tcp://a:2"] = there["tcp://b:3"] = {"numpy": "2.0", "scipy": "1.0"}
+    Crew(Answering(), settings, heard).compare(lambda: {"numpy": "2.0", "scipy": "1.0"})
+    assert len(heard.warned) == 1
+
+
+def test_threads_of_linear_algebra_are_set_back_when_the_last_job_ends():
+    def n_threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before, limits = n_threads(), worker._Limits()
+    assert before != {1}
+    first, second = limits.to(1), limits.to(1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert n_threads() == {1}
+    second.__exit__(None, None, None)
+    assert n_threads() == before
 
 
 def test_a_scheduler_that_is_lost_while_it_is_asked_for_memory_is_said(monkeypatch):

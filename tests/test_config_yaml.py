@@ -36,7 +36,7 @@ BAD_FILES = {
     "a list as key": ("? [a, b]\n: x", r"pipeline\.yaml:1: not valid YAML: found unhashable key"),
     "two documents": ("cv: {}\n---\ncv: {}\n", r"pipeline\.yaml:2: not valid YAML: but found another document"),
     "a list": ("- images\n", r"pipeline\.yaml: must hold `key: value` lines, but holds a list"),
-    "text": ("images\n", r"pipeline\.yaml: must hold `key: value` lines, but holds a str"),
+    "text": ("images\n", r"pipeline\.yaml: must hold `key: value` lines, but holds text"),
 }
 
 

@@ -1,7 +1,14 @@
 """A connection that fails leaves nothing behind."""
 
 import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import ClassVar
 
+import distributed
 import pytest
 from distributed import Client
 
@@ -48,3 +55,33 @@ def test_a_client_that_fails_half_made_is_closed_too(monkeypatch):
     with pytest.raises(ClusterError, match="went away"), connecting.connect(settings, Silent()):
         pytest.fail("connected")
     assert [client.status for client in made] == ["closed"]
+
+
+class Starting:
+    """A cluster that takes its time to start; meanwhile somebody presses Ctrl-C."""
+
+    steps: ClassVar = []
+
+    def __init__(self, **_):
+        os.kill(os.getpid(), signal.SIGINT)
+        begun = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+        self.steps[:] = [subprocess.run([sys.executable, "-c", begun], capture_output=True, text=True).stdout.strip()]
+        time.sleep(0.1)
+        self.steps.append("started")
+
+    def close(self, timeout):
+        self.steps.append("closed")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_ctrl_c_while_processes_start_waits_until_they_can_be_closed(monkeypatch):
+    monkeypatch.setattr(distributed, "LocalCluster", Starting)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), connecting.connect(ClusterSettings(address="local:2"), Silent()):
+            pytest.fail("went on")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert Starting.steps == ["True", "started", "closed"], "and the processes do not hear it"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -86,7 +86,7 @@ def test_what_could_not_be_looked_for_is_said(photos, tmp_path, fake_engine, mon
     (photos / "blue/01.png").unlink()
     features.run(settings)
     gone = (
-        "1 images that fine-tuning of tuned saw are not in features.h5, so that neither near copies of those nor other "
+        "1 image that fine-tuning of tuned saw is not in features.h5, so that neither near copies of those nor other "
         "images of their groups could be looked for, and may have been scored"
     )
     missed = "near copies of what fine-tuning of tuned saw may have been scored, since none were looked for"

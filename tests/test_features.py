@@ -251,7 +251,7 @@ def test_nothing_readable_is_an_error(tmp_path, fake_engine):
     for number in range(3):
         (tmp_path / f"photos/a/{number}.jpg").write_text(f"text {number}")
     settings = make_settings(tmp_path / "photos", tmp_path / "artifacts")
-    with pytest.raises(SourceError, match=r"none of the 3 images can be read; a/0\.jpg: not an image"):
+    with pytest.raises(SourceError, match=r"none of 3 images can be read; a/0\.jpg: not an image"):
         features.run(settings)
     assert not settings.files.features.exists()
 

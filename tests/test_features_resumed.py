@@ -268,7 +268,7 @@ def test_an_interrupted_command_exits_with_130(stackcls, settings, fake_engine, 
         (0, ""),
         (
             3,
-            f"; what was finished is kept (1 blocks of up to {PER_BLOCK} images in {settings.files.blocks}), "
+            f"; what was finished is kept (1 block of up to {PER_BLOCK} images in {settings.files.blocks}), "
             "and the same command goes on from there",
         ),
     ):

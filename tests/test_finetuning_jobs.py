@@ -103,6 +103,36 @@ def test_names_that_no_backbone_can_have(photos, name):
         job(photos, "mini_vgg", name=name)
 
 
+OTHER = {"name": "mine", "architecture": "MobileNet", "weights": "random"}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "entries", "name", "message"),
+    [
+        ("mini_vgg", [OTHER], "mine", "--name 'mine': features.backbones has another backbone of that name"),
+        ("mine", [OTHER], "mine", "--name 'mine': features.backbones has another backbone of that name"),
+        ("mine", [OTHER, {**OTHER, "name": "mine-tuned"}], None, "--name 'mine-tuned': .*; give another --name$"),
+        (
+            "mini_vgg",
+            ["mini_vgg", {"name": "new", "model": "elsewhere/model.keras", "preprocessing": "tf"}],
+            "new",
+            "--name 'new': features.backbones has another",
+        ),
+        ("mini_vgg", [], "resnet50", "--name 'resnet50': is the name of a known backbone"),
+        ("mini_vgg", ["mini_vgg"], "mini_resnet", "--name 'mini_resnet': is the name of a known backbone"),
+    ],
+)
+def test_a_name_that_another_backbone_has_is_refused(photos, backbone, entries, name, message):
+    with pytest.raises(ConfigError, match=message):
+        job(photos, backbone, *entries, name=name)
+
+
+def test_a_result_that_the_settings_name_may_be_trained_anew(photos):
+    file = settings(photos).files.finetuned("new").model
+    entry = {"name": "new", "model": str(file), "preprocessing": "tf"}
+    assert job(photos, "mini_vgg", "mini_vgg", entry, name="new").files.model == file
+
+
 def test_what_decides_the_outcome_decides_the_digest(photos):
     first = job(photos, "mini_vgg").digest
     assert job(photos, "mini_vgg", name="other", memory=5).digest == first
@@ -215,8 +245,8 @@ def test_a_result_of_an_older_folder_is_said_to_be_one(photos):
     assert finetune.run(chosen, "mini_vgg", listener=heard) == report
     n_rest = len(job(photos, "mini_vgg").plan.rest)
     assert [line.split(": ", 1)[1] for line in heard.lines] == [
-        "its accuracy is of the 10 images that were left out when it was trained; "
-        f"now {n_rest} are, and not the same: --replace trains anew, and scores those"
+        "its accuracy is of the 10 images left out when it was trained; "
+        f"now it would be of {n_rest} others: --replace trains anew, and scores those"
     ]
 
 

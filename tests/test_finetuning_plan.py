@@ -138,3 +138,12 @@ def test_every_labelled_image_is_accounted_for(photos):  # noqa: F811
         "in no part: 4 images, since none of the class was drawn to learn from (a larger finetune.share helps): "
         "lost\x1b (4 images)",
     )
+
+
+@pytest.mark.parametrize(("validation", "few"), [(0.1, True), (0.2, True), (0.6, False)])
+def test_few_images_to_validate_on_are_told(photos, validation, few):  # noqa: F811
+    chosen = draw(listing(photos), HALF.model_copy(update={"validation": validation}))
+    count = len(chosen.validation)
+    told = f"{count} image{'s' * (count > 1)} to validate on: so few that chance picks the best epoch; a larger "
+    assert few == (count < 10)
+    assert any(note.startswith(told) for note in chosen.notes) == few

@@ -66,6 +66,7 @@ WORKINGS = [
 ]
 ONLY = {
     "fsspec": {"stackcls.fetching"},
+    "gcsfs": {"stackcls.fetching"},
     "faiss": {"stackcls.inspect.index"},
     "dask": {"stackcls.connecting"},
     "distributed": {"stackcls.cluster", "stackcls.connecting", "stackcls.worker"},

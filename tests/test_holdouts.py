@@ -137,7 +137,7 @@ def test_a_strange_split_is_refused_by_name(hard, tmp_path):
 
 
 def test_a_split_that_nothing_has_is_an_error_with_a_remedy(hard):
-    with pytest.raises(TrainingError, match=r"cv.holdout: 'split' holds out none of the 60 .*or give a share"):
+    with pytest.raises(TrainingError, match=r"cv.holdout: 'split' holds out none of 60 .*or give a share"):
         fit.run(held_out(hard, holdout="split"))
     with pytest.raises(TrainingError, match=r"cv.holdout: 1e-09 holds out none .*larger share"):
         fit.run(held_out(hard, holdout=1e-9))

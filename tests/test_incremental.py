@@ -127,7 +127,7 @@ def test_a_dry_run_counts_a_configured_backbone_whose_weights_went(settings, fak
     ("edit", "line"),
     [
         (nothing, "nothing new"),
-        (rename, "features.h5 would be written anew: {0} names new, {0} gone, 0 labels changed"),
+        (rename, "features.h5 would be written anew: {0} name new, {0} gone, 0 labels changed"),
     ],
 )
 def test_a_dry_run_says_whether_the_file_changes_though_nothing_is_computed(settings, fake_engine, edit, line):

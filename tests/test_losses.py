@@ -143,8 +143,8 @@ def test_images_that_went_or_are_other_ones_are_removed_as_asked(settings, fake_
     (settings.images / "red/00.png").write_bytes(b"another, and no image")
     said = Said()
     features.run(settings, dry_run=True, listener=said)
-    assert "  1 images are not there any more: their rows go" in said.lines
-    assert "1 images that had features cannot be read: their rows go" in said.lines
+    assert "  1 image is not there any more: its row goes" in said.lines
+    assert "1 image that had features cannot be read: its row goes" in said.lines
     assert features.run(settings).n_images == 25
 
 

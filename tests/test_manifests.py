@@ -82,7 +82,7 @@ BAD_MANIFESTS = {
     ),
     "row twice, other spelling": ("m.csv", "path,label\na.jpg,x\n./a.jpg,y\n", r"'a\.jpg' is listed twice"),
     "too many values": ("m.csv", "path,label\na.jpg,x\nb.jpg,y,z\n", r"m\.csv:3: 3 values for 2 columns"),
-    "too few values": ("m.csv", "path,label\na.jpg\n", r"m\.csv:2: 1 values for 2 columns"),
+    "too few values": ("m.csv", "path,label\na.jpg\n", r"m\.csv:2: 1 value for 2 columns"),
     "no path": ("m.csv", "path,label\na.jpg,x\n,x\n", r"m\.csv:3: '' is no usable path"),
     "nul": ("m.csv", "path,label\na\0.jpg,x\n", r"m\.csv:2: ('a\\x00\.jpg' is no usable path|not valid CSV)"),
     "nul in a label": ("m.csv", "path,label\na.jpg,x\0\n", r"m\.csv:2: ('a\.jpg' is no usable path|not valid CSV)"),

@@ -1,5 +1,6 @@
 """How much fits may take, how much they are reckoned to take, and what is said where that is too much."""
 
+import re
 import tracemalloc
 from dataclasses import replace
 
@@ -28,7 +29,9 @@ def test_what_does_not_fit_is_streamed():
     assert [sorted(planned(mib).streamed) for mib in (1000, 450, 440, 110, 100)] == [[], [], [0], [0], [0, 1]]
     assert planned(1000).lines == ()
     (line,) = planned(200).lines
-    assert line.startswith("a: 410 MB, and 57 MB to work with, do not fit into the 210 MB that fits may take (stack.m")
+    assert line.startswith(
+        "a: 410 MB, and 57.2 MB to work with, do not fit into the 209 MB that fits may take (stack.m"
+    )
     assert "read from the file in blocks" in line
     assert "1000000 images times 10 classes are so many" not in str(planned(600, 1_000_000).lines)
     assert "1000000 images times 10 classes are so many probabilities that 560 MB are ne" in str(
@@ -36,10 +39,21 @@ def test_what_does_not_fit_is_streamed():
     )
 
 
+@pytest.mark.parametrize("n_images", [160, 166, 170, 26_211, 26_213, 26_214, 26_215, 70_000_000])
+def test_what_does_not_fit_is_never_said_to_be_as_much_as_there_is(n_images):
+    for mib in (1, 2, 103, 104, 400_000):
+        for line in planned(mib, n_images).lines:
+            needed = [float(size) * UNITS[unit] for size, unit in re.findall(r"([\d.]+) (\wB)", line)]
+            assert sum(needed[:-1]) > needed[-1], line
+
+
+UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
+
 def test_inner_folds_copy_a_matrix_that_is_in_memory():
     wanted = {"recipe": "out-of-fold"}
     assert [sorted(planned(mib, **wanted).streamed) for mib in (850, 800, 160, 150)] == [[], [0], [0], [0, 1]]
-    assert planned(800, **wanted).lines[0].startswith("a: 819 MB (twice, for inner folds), and 57 MB to work with")
+    assert planned(800, **wanted).lines[0].startswith("a: 820 MB (twice, for inner folds), and 57.2 MB to work with")
     X, y = np.random.default_rng(0).standard_normal((3000, 512)).astype(np.float32), np.arange(3000) % 3
     stacked = stack.from_settings(StackSettings(recipe="out-of-fold"), (512,), 0)
     tracemalloc.start()
@@ -65,7 +79,9 @@ def test_blocks_of_wide_matrices_count():
     (line,) = planned(1300, **wide).lines
     assert line.startswith("a: 10.5 GB, ")
     _, line = planned(1000, **wide).lines
-    assert line.startswith("a: 131000 features are so many that 1.2 GB are needed even so, more than the 1.0 GB that f")
+    assert line.startswith(
+        "a: 131000 features are so many that 1.24 GB are needed even so, more than the 1.04 GB that f"
+    )
 
 
 @pytest.mark.parametrize("recipe", ["in-sample", "out-of-fold"])

@@ -1,13 +1,14 @@
 """What decides on the averaged probabilities, and one C per backbone: from the settings to the model file and back."""
 
 import json
+from dataclasses import replace
 
 import joblib
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from stackcls import modelfile, validation
+from stackcls import modelfile, tuning, validation
 from stackcls.errors import ConfigError, ModelError
 from stackcls.listener import Silent
 from stackcls.safemodel import load
@@ -68,6 +69,37 @@ def test_strengths_of_other_backbones_are_refused(C, message):
         from_settings(StackSettings(base={"C": C}), (7, 5), 0, ("one", "two"))
 
 
+MATRICES = ("one", "one+covariance", "two+max", "two+covariance")
+
+
+@pytest.mark.parametrize(
+    ("C", "expected"),
+    [
+        ({"one": 0.5, "two": 20.0}, (0.5, 0.5, 20.0, 20.0)),
+        ({"one": 0.5, "one+covariance": 3.0, "two": 20.0}, (0.5, 3.0, 20.0, 20.0)),
+        (dict(zip(MATRICES, (1.0, 2.0, 3.0, 4.0), strict=True)), (1.0, 2.0, 3.0, 4.0)),
+    ],
+)
+def test_a_backbone_s_name_stands_for_all_its_matrices(C, expected):
+    assert from_settings(StackSettings(base={"C": C}), (7, 5, 7, 5), 0, MATRICES).base_C == expected
+
+
+@pytest.mark.parametrize(
+    "C", [{"one": 1.0}, {"one": 1.0, "two+max": 1.0}, {"one": 1.0, "two": 1.0, "one+max": 1.0}, {"one+covariance": 1.0}]
+)
+def test_names_of_matrices_are_told_where_backbones_have_several(C):
+    message = r"the backbones are one, two: give one number for each, .*; a single matrix can have its own: one, one"
+    with pytest.raises(ConfigError, match=message):
+        from_settings(StackSettings(base={"C": C}), (7, 5, 7, 5), 0, MATRICES)
+
+
+def test_tuning_starts_from_the_number_of_the_backbone(monkeypatch):
+    monkeypatch.setattr(tuning, "FACTORS", (1.0,))
+    data = replace(make_training_set(), names=("one", "one+covariance"))
+    chosen = tuning.search(data, Settings(stack={"tune": 1, "base": {"C": {"one": 0.5}}}), Silent()).choices
+    assert all(choice.base_C == {"one": 0.5, "one+covariance": 0.5} for choice in chosen)
+
+
 def test_bad_parameters_of_the_estimator_are_refused():
     data = make_training_set()
     with pytest.raises(ValueError, match=r"base_C \(1, 2, 3\): one number, or one for each of 2 blocks, is needed"):
@@ -82,7 +114,7 @@ def test_bad_parameters_of_the_estimator_are_refused():
         ({"base": {"C": 0}}, r"stack\.base\.C: 0 does not do: a number above 0, or a mapping of one for each"),
         ({"base": {"C": {"one": 1, "two": "much"}}}, r"stack\.base\.C: 'much' for 'two' does not do"),
         ({"base": {"C": {}}}, r"stack\.base\.C: {} does not do"),
-        ({"base": {"C": True}}, r"stack\.base\.C: True does not do"),
+        ({"base": {"C": True}}, r"stack\.base\.C: true does not do"),
         ({"meta": {"kind": "svm"}}, r"stack\.meta\.kind: 'svm' is not one of linear-svm, logistic-regression, average"),
         ({"tune": 0}, r"stack\.tune: 0 does not do: .*greater than 0"),
     ],

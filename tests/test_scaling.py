@@ -68,7 +68,8 @@ class Submitting:
         return ("future", len(value))
 
 
-def test_what_is_small_goes_with_each_task_so_that_no_worker_is_preferred():
+def test_what_is_small_goes_with_each_task_so_that_no_worker_is_preferred(monkeypatch):
     cluster = Cluster(Submitting(), ClusterSettings(address="tcp://127.0.0.1:1"), Silent())
+    monkeypatch.setattr(cluster.crew, "wait_for", lambda _: None)
     assert cluster.keep(b"small") == b"small"
     assert cluster.keep(bytes(SMALL + 1)) == ("future", SMALL + 1)

@@ -237,7 +237,7 @@ class Circle:
     def __init__(self, new):
         self.new, self.asked = new, 0
 
-    def ls(self, folder, detail):
+    def ls(self, folder, detail, timeout):
         self.asked += 1
         names = [f"{self.asked}/", f"b{self.asked}/", f"{self.asked}.png"] if self.new else ["a/", "b/", "1.png"]
         return [{"name": folder + name} for name in names]

@@ -86,8 +86,8 @@ def test_features_of_a_backbone_that_no_configuration_can_give_are_not_fitted(se
     [
         ({"include_top": True}, r"arguments.include_top: unknown key; known here are alpha, depth_multiplier"),
         ({"classifier_activation": None}, "arguments.classifier_activation: unknown key"),
-        ({"alpha": 1e6}, "arguments.alpha: 1000000.0 does not do: input should be less than or equal to 4"),
-        ({"alpha": "1"}, "arguments.alpha: '1' does not do: input should be a valid number"),
+        ({"alpha": 1e6}, "arguments.alpha: 1000000.0 does not do: a number less than or equal to 4 is needed"),
+        ({"alpha": "1"}, "arguments.alpha: '1' does not do: a number is needed"),
     ],
 )
 def test_a_configuration_follows_the_same_rule(photos, tmp_path, arguments, message):

@@ -137,7 +137,7 @@ def test_tuning_is_counted_in_the_plan_of_memory(monkeypatch):
         for tune in (None, 5)
     ]
     assert lines[0] == ()
-    assert "100000 images times 200 classes are so many probabilities that 5.8 GB are needed" in lines[1][-1]
+    assert "100000 images times 200 classes are so many probabilities that 5.84 GB are needed" in lines[1][-1]
     assert lines[1][-1].endswith("give it more memory, or fewer images, or fit without --tune")
 
 
@@ -149,11 +149,11 @@ def test_with_balanced_weights_the_gain_is_of_balanced_accuracy():
     expected = [balanced_accuracy_score(given[fold == n], tuned.predicted(STACK)[fold == n]) for n in range(3)]
     np.testing.assert_allclose(found.folds, expected)
     validated = validation.Validated(None, tuned, None, None, ())
-    search = tuning.Search((), (), (), (1.0,), (1.0,), (), 1.0)
+    choice = tuning.Choice("in-sample", {"a": 1.0}, "average", 1.0, 0.5, 0.5, False)
+    search = tuning.Search((), (choice,), (), (1.0,), (1.0,), (), 1.0)
     said = reporting.tuning(search, validated, plain, StackSettings(tune=1, class_weight="balanced"))
     assert said.gain.mean == pytest.approx(found.mean - scoring.balanced(plain, STACK).mean)
     assert said.untuned.mean == scoring.balanced(plain, STACK).mean
-    said = replace(said, choices=[tuning.Choice("in-sample", {"a": 1.0}, "average", 1.0, 0.5, 0.5, False)])
     assert "as configured, balanced accuracy" in sections.tuning_sentence(said)
     assert "all classes weighing the same" in sections.tuning_tried(said)
     said = reporting.tuning(search, validated, plain, StackSettings(tune=1))

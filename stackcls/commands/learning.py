@@ -1,12 +1,13 @@
 """Commands that end in a model: from settings and images to features, and from features to a fitted stack."""
 
-import json
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import click
 
 from stackcls.exits import DONE, FAILED
-from stackcls.options import settings_from, shared_options, strict_option
+from stackcls.options import Option, as_text, settings_from, shared_options, strict_option
 from stackcls.printable import counted
 
 MINUTES = "10"  # for which `fit --tune` looks where no number is given
@@ -17,8 +18,8 @@ cluster_option = click.option(
 )
 
 
-def _at(cluster: str | None) -> tuple[str, ...]:
-    return () if cluster is None else (f"cluster.address={json.dumps(cluster)}",)
+def _at(cluster: str | None) -> Option:
+    return as_text("--cluster", "cluster.address", cluster)
 
 
 @click.command()
@@ -59,11 +60,13 @@ def features(
     from stackcls.stages import features as stage
 
     console = Console()
-    settings = settings_from(config, (*overrides, *_at(cluster)), artifacts=artifacts, images=images)
+    settings = settings_from(config, overrides, [_at(cluster)], artifacts=artifacts, images=images)
     result = stage.run(settings, dry_run=dry_run, offline=offline, replace=replace, refit=refit, listener=console)
     console.list_rejected(dict(result.rejected))
     if dry_run:
-        click.echo(f"would compute {sum(result.computed.values())} rows, reuse {sum(result.reused.values())}")
+        click.echo(
+            f"would compute {counted(sum(result.computed.values()), 'row')}, reuse {sum(result.reused.values())}"
+        )
     else:
         verb = "wrote" if result.written else "nothing new for"
         click.echo(
@@ -74,7 +77,21 @@ def features(
     return FAILED if strict and result.rejected else DONE
 
 
-@click.command()
+class _Fit(click.Command):
+    """A command whose `--tune` may stand alone, after which click takes a negative number for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as any command does, after a look at what follows `--tune`."""
+        for item, following in pairwise([*args, ""]):
+            minutes = following if item == "--tune" else item.removeprefix("--tune=") if "=" in item else ""
+            if re.fullmatch(r"-\.?[0-9].*", minutes):
+                raise click.UsageError(
+                    f"--tune: {minutes} does not do: minutes, a number greater than 0, are needed", ctx
+                )
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Fit)
 @shared_options
 @click.option("--cv", "folds", metavar="N", help="Number of folds.")
 @click.option("--seed", metavar="N", help="Seed of the folds.")
@@ -110,17 +127,16 @@ def fit(
     from stackcls.report import text
     from stackcls.stages import fit as stage
 
-    given = {
-        "cv.folds": folds,
-        "cv.seed": seed,
-        "cv.holdout": holdout,
-        "report.depth": depth,
-        "stack.recipe": recipe,
-        "stack.class_weight": class_weight,
-        "stack.tune": tune,
-    }
-    options = [f"{key}={value}" for key, value in given.items() if value is not None]
-    settings = settings_from(config, (*overrides, *options, *_at(cluster)), artifacts=artifacts)
+    given = [
+        ("--cv", "cv.folds", folds),
+        ("--seed", "cv.seed", seed),
+        ("--holdout", "cv.holdout", holdout),
+        ("--report", "report.depth", depth),
+        ("--recipe", "stack.recipe", recipe),
+        ("--class-weight", "stack.class_weight", class_weight),
+        ("--tune", "stack.tune", tune),
+    ]
+    settings = settings_from(config, overrides, [*given, _at(cluster)], artifacts=artifacts)
     result = stage.run(settings, baseline=baseline, listener=Console())
     click.echo(text.summary(result.report), nl=False)
     click.echo(f"\nwrote to {settings.artifacts}: {', '.join(path.name for path in result.files)}")

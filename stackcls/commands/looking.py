@@ -8,6 +8,7 @@ import click
 from stackcls.errors import ConfigError
 from stackcls.exits import DONE, FAILED
 from stackcls.options import settings_from, shared_options, show
+from stackcls.printable import counted
 
 MOST_EXPLAINED = 30  # and as many of the hold-out: some 600 kB of the page
 
@@ -140,7 +141,7 @@ def draw_map(
 
     settings = settings_from(config, overrides, artifacts=artifacts)
     result = stage.run(settings, backbone=backbone, stack=stack, output=output, listener=Console())
-    click.echo(f"wrote {', '.join(str(path) for path in result.files)}: {result.n_images} images")
+    click.echo(f"wrote {', '.join(str(path) for path in result.files)}: {counted(result.n_images, 'image')}")
 
 
 @click.command()
@@ -156,7 +157,7 @@ def duplicates(
 
     settings, console = settings_from(config, overrides, artifacts=artifacts), Console()
     groups = stage.run(settings, sheet=sheet, listener=console)
-    console.say(f"{len(groups)} groups of duplicates, {sum(map(len, groups))} images")
+    console.say(f"{counted(len(groups), 'group')} of duplicates, {counted(sum(map(len, groups)), 'image')}")
     if sheet:
         console.say(f"wrote {sheet}")
     show(stage.WRITERS[form](groups))

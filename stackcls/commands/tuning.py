@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from stackcls.exits import DONE, FAILED
-from stackcls.options import settings_from, shared_options, strict_option
+from stackcls.options import as_text, settings_from, shared_options, strict_option
 
 
 @click.command()
@@ -48,16 +48,14 @@ def finetune(
 
     if head_only and unfreeze:
         raise click.UsageError("--head-only and --unfreeze exclude each other; give one of them")
-    keys = {"share": share, "epochs": epochs, "seed": seed}
-    options = [f"finetune.{key}={value}" for key, value in keys.items() if value is not None]
-    named = {"start": start, "unfreeze": "none" if head_only else unfreeze}
-    settings = settings_from(
-        config,
-        (*overrides, *options),
-        artifacts=artifacts,
-        images=images,
-        **{f"finetune.{key}": value for key, value in named.items()},
-    )
+    given = [
+        ("--share", "finetune.share", share),
+        ("--epochs", "finetune.epochs", epochs),
+        ("--seed", "finetune.seed", seed),
+        as_text("--from", "finetune.start", start),
+        as_text("--unfreeze", "finetune.unfreeze", "none" if head_only else unfreeze),
+    ]
+    settings = settings_from(config, overrides, given, artifacts=artifacts, images=images)
     console = Console()
     if compare:
         runs, picture = stage.compare(settings, backbone, name=name, offline=offline, replace=replace, listener=console)

@@ -6,7 +6,7 @@ from typing import Any
 
 from stackcls import backbones, loading
 from stackcls.artifacts import Finetuned
-from stackcls.backbones import BUNDLED, Located
+from stackcls.backbones import BUNDLED, Located, architectures
 from stackcls.errors import ConfigError
 from stackcls.finetuning.plan import Plan, draw
 from stackcls.listener import Listener
@@ -94,6 +94,7 @@ def make(
         raise ConfigError(
             f"--name {name!r}: cannot be a backbone's name: no '/', no '+', printable, and not 'stack'"
         ) from None
+    _check_free(name, settings)
     # What is made of the network's last feature map later does not concern it.
     entry = entry.model_copy(update={"pooling": None, "views": None})
     as_it_is = {"precision": "float32", "pooling": ("average",), "views": ("original",)}
@@ -102,6 +103,22 @@ def make(
     located = loading.locate(backbones.resolve(chosen), settings, offline, listener)[0]
     before = before if fresh or located.seen is None else located.seen
     return Job(name, backbone, located, fresh, settings, listing, draw(listing, tuning, settings.cv.holdout, before))
+
+
+def _check_free(name: str, settings: Settings) -> None:
+    """Refuse a name that means another backbone; an entry that is this very result may have it."""
+    ours = settings.files.finetuned(name).model.resolve()
+    if name in (*architectures(), *BUNDLED):
+        raise ConfigError(
+            f"--name {name!r}: is the name of a known backbone (`stackcls backbones`), which would stand for either; "
+            "give another --name"
+        )
+    for entry in settings.features.backbones:
+        if entry.name == name and (entry.model is None or entry.model.resolve() != ours):
+            raise ConfigError(
+                f"--name {name!r}: features.backbones has another backbone of that name, so that it would stand for "
+                "either; give another --name"
+            )
 
 
 def make_all(

@@ -19,6 +19,7 @@ from stackcls.settings import FinetuneSettings
 from stackcls.sources import ImageEntry
 
 NAMED = 10  # classes, in notes
+ENOUGH = 10  # images to validate on, of which one then decides no more than a tenth of the accuracy
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def draw(
         labelled = [entry for entry in labelled if related[entry.path] not in held]
     if not labelled:
         raise TrainingError(
-            f"none of the {len(listing.kept)} images of {listing.source.root} can be learned from: `finetune` needs "
-            "class folders, or a manifest with a `label` column, and images that are not held out"
+            f"none of {counted(len(listing.kept), 'image')} of {listing.source.root} can be learned from: `finetune` "
+            "needs class folders, or a manifest with a `label` column, and images that are not held out"
         )
     known = _known(listing, before, related)
     # In 0..1, the share at the lower end.
@@ -110,11 +111,12 @@ def draw(
     unknown, unseen = (tuple(entry for entry in part if entry.path not in known) for part in (validation, rest))
     if not unknown:
         raise TrainingError(
-            f"finetune.start: the network saw all {len(validation)} images before that would tell the best epoch, or "
-            "others of their groups: raise finetune.share above the earlier one, add images, or begin with another "
-            "network (--from)"
+            f"finetune.start: the network saw all {counted(len(validation), 'image')} before that would tell the best "
+            "epoch, or others of their groups: raise finetune.share above the earlier one, add images, or begin with "
+            "another network (--from)"
         )
     notes = _notes(len(every) - len(labelled), labelled, classes, len(validation + rest) - len(unknown + unseen))
+    notes += _few(len(unknown))
     return Plan(classes, train, unknown, unseen, tuple(notes))
 
 
@@ -153,7 +155,7 @@ def _notes(kept_back: int, labelled: Iterable[ImageEntry], classes: Sequence[str
     absent = Counter(entry.label for entry in labelled if entry.label not in classes)
     if absent:
         named = [f"{name} ({counted(count, 'image')})" for name, count in sorted(absent.items(), key=str)]
-        more = f" and {len(named) - NAMED} more classes" if len(named) > NAMED else ""
+        more = f" and {counted(len(named) - NAMED, 'more class', 'more classes')}" if len(named) > NAMED else ""
         notes.append(
             f"in no part: {counted(absent.total(), 'image')}, since none of the class was drawn to learn from (a "
             f"larger finetune.share helps): {', '.join(named[:NAMED])}{more}"
@@ -166,6 +168,15 @@ def _notes(kept_back: int, labelled: Iterable[ImageEntry], classes: Sequence[str
     return notes
 
 
+def _few(validation: int) -> list[str]:
+    if validation >= ENOUGH:
+        return []
+    return [
+        f"{counted(validation, 'image')} to validate on: so few that chance picks the best epoch; a larger "
+        "finetune.share or finetune.validation helps, or more images"
+    ]
+
+
 def _check(
     classes: Sequence[str],
     train: Sequence[ImageEntry],
@@ -176,7 +187,8 @@ def _check(
     if len(classes) < 2 or not validation:
         counts = Counter(entry.label for entry in train)
         raise TrainingError(
-            f"finetune.share {settings.share:g} of {n_labelled} labelled images, of it finetune.validation "
-            f"{settings.validation:g}, gives {len(train)} images of {len(counts)} classes to learn from and "
+            f"finetune.share {settings.share:g} of {counted(n_labelled, 'labelled image')}, of it finetune.validation "
+            f"{settings.validation:g}, gives {counted(len(train), 'image')} of "
+            f"{counted(len(counts), 'class', 'classes')} to learn from and "
             f"{len(validation)} to validate on; two classes and one image are the least: add images, or raise them"
         )

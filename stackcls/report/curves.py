@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from stackcls.files import replacing
-from stackcls.printable import printable
+from stackcls.printable import counted, printable, were
 from stackcls.report.tables import comma_separated, percent, table
 from stackcls.report.tuned import Epoch, Tuned
 
@@ -42,15 +42,16 @@ def summary(run: Tuned) -> str:
     """One run: its table, what the figures are, and how to stack it."""
     if run.n_rest:
         use = (
-            f"{run.n_rest} were left out: no image of the same bytes was learned from. `fit` scores a stack with this "
-            "backbone on images that it never saw alone."
+            f"{run.n_rest} {were(run.n_rest)} left out: no image of the same bytes was learned from. `fit` scores a "
+            "stack with this backbone on images that it never saw alone."
         )
     else:
         use = "None was left out: a stack with this backbone can be scored on other images only."
     lines = [
         side_by_side([run]).rstrip(),
         "",
-        f"{run.n_train} images were learned from, {run.n_validation} told which epoch was best. {use}",
+        f"{counted(run.n_train, 'image was', 'images were')} learned from, {run.n_validation} told which epoch was "
+        f"best. {use}",
         *(printable(f"Note: {note}.") for note in run.notes),
         "",
         "features:",

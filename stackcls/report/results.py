@@ -175,6 +175,9 @@ class Tuning:
         Of the tuned stack over that, on the same folds.
     balanced : bool
         Whether all accuracies here weigh all classes alike.
+    edges : mapping of str to float
+        Each C of the final model that is the largest or smallest tried: by backbone, and the meta-classifier's under
+        `stack`.
     """
 
     minutes: float
@@ -186,6 +189,7 @@ class Tuning:
     untuned: Score
     gain: Gain
     balanced: bool = False
+    edges: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

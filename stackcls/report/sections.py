@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from stackcls.printable import printable
+from stackcls.printable import counted, printable
 from stackcls.report.findings import Choice, Duplicates, Suspects, Unknown
 from stackcls.report.results import STACK, Holdout, Report, Tuning
 from stackcls.report.tables import percent, table
@@ -44,7 +44,7 @@ def holdout_sentence(report: Report, holdout: Holdout) -> str:
     which = "by their split" if holdout.how == "split" else f"{100 * float(holdout.how):.3g} % of all, by their paths"
     best = printable(report.gain.over)
     return (
-        f"Held out ({which}; neither folds nor final model saw them): {holdout.n_images} images, stack "
+        f"Held out ({which}; neither folds nor final model saw them): {counted(holdout.n_images, 'image')}, stack "
         f"{percent(holdout.scores[STACK].mean)} (cross-validated {percent(report.scores[STACK].mean)}), {best} "
         f"{percent(holdout.scores[report.gain.over].mean)} ({percent(report.scores[report.gain.over].mean)}); "
         f"the stack takes {holdout.wrong} for another class."
@@ -69,7 +69,7 @@ def holdout_section(report: Report, holdout: Holdout) -> list[str]:
             table(["image", "given", "predicted", "probability"], wrong),
         ]
     if holdout.wrong > len(holdout.mistakes):
-        parts.append(f"{holdout.wrong - len(holdout.mistakes)} more are in `holdout_predictions.csv`.")
+        parts.append(f"And {holdout.wrong - len(holdout.mistakes)} more, in `holdout_predictions.csv`.")
     return parts
 
 
@@ -84,8 +84,21 @@ def tuning_sentence(tuning: Tuning) -> str:
     return (
         f"Tuning took {tuning.seconds:.0f} s of {tuning.minutes:g} min. The tuned stack against the stack as "
         f"configured, {measure} {percent(tuning.untuned.mean)}: {100 * gain.mean:+z.2f} points{interval}. It alone is "
-        f"right on {test.stack_only} images, the other alone on {test.single_only} (McNemar's test: "
-        f"p = {test.p_value:.3g}). {tuning_verdict(tuning)}"
+        f"right on {counted(test.stack_only, 'image')}, the other alone on {test.single_only} (McNemar's test: "
+        f"p = {test.p_value:.3g}). {tuning_verdict(tuning)}{_edges(tuning)}"
+    )
+
+
+def _edges(tuning: Tuning) -> str:
+    """Which chosen C lies at the end of what was tried, so that one beyond may be better."""
+    if not tuning.edges:
+        return ""
+    named = [
+        f"{'the meta-classifier' if name == STACK else printable(name)} ({C:g})" for name, C in tuning.edges.items()
+    ]
+    return (
+        f" The C of {', '.join(named)} is at the end of what was tried: one beyond may do better; with what was chosen "
+        "in pipeline.yaml, another --tune tries that."
     )
 
 

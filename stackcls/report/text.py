@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from stackcls.printable import printable
+from stackcls.printable import counted, printable
 from stackcls.report import sections
 from stackcls.report.results import STACK, Report, Score
 from stackcls.report.tables import percent, table
@@ -19,7 +19,8 @@ def summary(report: Report) -> str:
     else:
         how = "images that the model never saw"
     lines = [
-        f"Accuracy in %, {how}: {report.n_images} images, {len(report.classes)} classes, "
+        f"Accuracy in %, {how}: {counted(report.n_images, 'image')}, "
+        f"{counted(len(report.classes), 'class', 'classes')}, "
         f"recipe {printable(report.recipe)}{', chosen by tuning' if report.tuning else ''}",
         "",
         _score_table(report),
@@ -53,7 +54,7 @@ def gain_sentence(report: Report) -> str:
         interval = " (no interval: all folds have the same gain)"
     return (
         f"The stack against the best single backbone, {best}: {100 * gain.mean:+z.2f} points{interval}. "
-        f"It alone is right on {test.stack_only} images, {best} alone on {test.single_only} "
+        f"It alone is right on {counted(test.stack_only, 'image')}, {best} alone on {test.single_only} "
         f"(McNemar's test: p = {test.p_value:.3g})."
     )
 

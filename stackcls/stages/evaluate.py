@@ -12,6 +12,7 @@ from stackcls.extraction import ImageInput
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
 from stackcls.model import StackModel
+from stackcls.printable import counted, were
 from stackcls.report.results import STACK, Report
 from stackcls.scoring import Predictions
 from stackcls.settings import FeatureSettings, Limits
@@ -94,10 +95,14 @@ def _unseen(fitted: StackModel, listing: Listing, notes: list[str]) -> list[Imag
     if len(entries) < len(labelled):
         strange = sorted({entry.label for entry in labelled if entry.label not in known and entry.label})
         count = len(labelled) - len(entries)
-        notes.append(f"{count} images of classes that the model does not know were left out: {', '.join(strange[:5])}")
+        notes.append(
+            f"{counted(count, 'image')} of classes that the model does not know {were(count)} left out: "
+            f"{', '.join(strange[:5])}"
+        )
     seen = fitted.seen([listing.sha256[entry.path] for entry in entries])
     if seen.any():
-        notes.append(f"{int(seen.sum())} images that the model was fitted on were left out")
+        count = int(seen.sum())
+        notes.append(f"{counted(count, 'image')} that the model was fitted on {were(count)} left out")
     unseen = [entry for entry, is_seen in zip(entries, seen, strict=True) if not is_seen]
     if not unseen:
         reason = "; ".join(notes) or "there are no labels: class folders or a manifest with a `label` column are needed"

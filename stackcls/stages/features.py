@@ -29,6 +29,7 @@ from stackcls.errors import StoreDamaged, StoreMissing
 from stackcls.listener import Listener, Silent
 from stackcls.listing import Listing, hash_all
 from stackcls.losses import Losses
+from stackcls.printable import counted
 from stackcls.settings import Settings
 from stackcls.store import ImageTable, Store
 from stackcls.versions import created_with
@@ -186,8 +187,8 @@ def _telling_what_is_kept(folder: BlockFolder) -> Iterator[None]:
     except BaseException as error:
         if found := len(folder):
             error.add_note(
-                f"what was finished is kept ({found} blocks of up to {computation.IMAGES_PER_BLOCK} images in "
-                f"{folder.folder}), and the same command goes on from there"
+                f"what was finished is kept ({counted(found, 'block')} of up to {computation.IMAGES_PER_BLOCK} "
+                f"images in {folder.folder}), and the same command goes on from there"
             )
         raise
 

@@ -20,6 +20,7 @@ from stackcls.finetuning.logs import EventLog
 from stackcls.finetuning.pictures import Labelled, Pictures
 from stackcls.listener import Listener, Silent
 from stackcls.listing import hash_all
+from stackcls.printable import counted
 from stackcls.report import curves
 from stackcls.report.tuned import Tuned
 from stackcls.settings import Settings
@@ -124,8 +125,8 @@ def _run(job: Job, replaces: bool, listener: Listener) -> Tuned:
             listener.say(f"{job.files.folder}: is finished, nothing to do")
             if found.rest != job.plan.rest_digest(job.listing):
                 listener.warn(
-                    f"{job.files.folder}: its accuracy is of the {found.n_rest} images that were left out when it was "
-                    f"trained; now {len(job.plan.rest)} are, and not the same: --replace trains anew, and scores those"
+                    f"{job.files.folder}: its accuracy is of the {counted(found.n_rest, 'image')} left out when it was "
+                    f"trained; now it would be of {len(job.plan.rest)} others: --replace trains anew, and scores those"
                 )
             return found
         if found.history:
@@ -208,8 +209,8 @@ def _train(job: Job, start: Checkpoint, lock: locks.Lock, listener: Listener) ->
 
     tuning, plan = job.tuning, job.plan
     listener.say(
-        f"{len(plan.train)} images of {len(plan.classes)} classes to learn from, {len(plan.validation)} to tell the "
-        f"best epoch, {len(plan.rest)} left out"
+        f"{counted(len(plan.train), 'image')} of {len(plan.classes)} classes to learn from, {len(plan.validation)} "
+        f"to tell the best epoch, {len(plan.rest)} left out"
     )
     for note in plan.notes:
         listener.warn(note)

@@ -22,6 +22,7 @@ from stackcls import (
     trainingdata,
     tuning,
     validation,
+    versions,
 )
 from stackcls.analyses import Findings
 from stackcls.artifacts import Artifacts
@@ -86,7 +87,9 @@ def run(settings: Settings, *, baseline: str | None = None, listener: Listener |
     with locks.held(settings.artifacts) as lock:
         _check_outputs(settings.files)
         listener = listener or Silent()
-        with connecting.connect(settings.cluster, listener) as workers:
+        # What `cluster.resources` asks for is for networks; any worker can fit.
+        plain = settings.cluster.model_copy(update={"resources": {}})
+        with connecting.connect(plain, listener) as workers:
             return _run(settings, baseline, listener, lock, workers)
 
 
@@ -138,6 +141,7 @@ def _run(
     notes = training.notes + [
         f"a logistic regression on {name} stopped at the limit of iterations" for name in validated.unconverged
     ]
+    notes += reporting.temperature_notes(training.data, validated)
     report = reporting.report(training.data, validated, findings, fitted, notes, time.perf_counter() - start)
     means = {name: score.mean for name, score in report.scores.items()}
     origin = Origin(report.n_images, means, *digests)
@@ -172,6 +176,7 @@ def _placed(training: TrainingRows, workers: Cluster | None, listener: Listener)
         return training
     for number in sorted(training.data.streamed):
         listener.say(f"{training.data.names[number]}: fitted here and not on the cluster, since it is read in blocks")
+    workers.crew.compare(versions.created_with)
     shipping = Shipping(workers, training.data.memory)
     return dataclasses.replace(training, data=dataclasses.replace(training.data, workers=shipping))
 

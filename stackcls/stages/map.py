@@ -12,6 +12,7 @@ from stackcls.errors import ConfigError, ModelError, ModelMissing, SourceError, 
 from stackcls.files import check_writable, together, write_text
 from stackcls.inspect import embedding
 from stackcls.listener import Listener, Silent
+from stackcls.printable import counted
 from stackcls.report import mappage, maps, pictures
 from stackcls.report.maps import Map
 from stackcls.settings import Limits, Settings
@@ -115,7 +116,7 @@ def _describe(table: ImageTable, places: embedding.Places, name: str, files: Art
         listener.warn(f"mistakes are not marked: {error}")
     labels = tuple(table.class_names[label] if label >= 0 else None for label in table.labels.tolist())
     classes = len(set(labels) - {None})
-    what = f"{len(labels):,} images of {classes} classes" if classes else f"{len(labels):,} images"
+    what = f"{len(labels):,} images of {counted(classes, 'class', 'classes')}" if classes else f"{len(labels):,} images"
     title = f"{what}, laid out by {name} (t-SNE)"
     return Map(title, places, table.paths, labels, tuple(predicted))
 

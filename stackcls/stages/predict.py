@@ -150,7 +150,9 @@ def _is_source(where: Place) -> bool:
         return True
     if isinstance(where, Path):
         return False
-    return not sources.is_image_name(where.name) and (not where.is_http or where.text.endswith(("/", ".csv", ".tsv")))
+    return not sources.is_image_name(where.name) and (
+        not where.is_http or str(where).endswith(("/", ".csv", ".tsv", ".parquet"))
+    )
 
 
 def _listed(where: Place, unlisted: dict[str, str], limits: Limits) -> Iterator[ImageInput]:
