@@ -1,4 +1,4 @@
-"""A connection that fails leaves nothing behind."""
+"""Where a cluster is, and that a connection which fails leaves nothing behind."""
 
 import gc
 import os
@@ -8,13 +8,14 @@ import sys
 import time
 from typing import ClassVar
 
+import dask
 import distributed
 import pytest
 from distributed import Client
 
-from stackcls import connecting
+from stackcls import config, connecting
 from stackcls.clustersettings import ClusterSettings
-from stackcls.errors import ClusterError
+from stackcls.errors import ClusterError, ConfigError
 from stackcls.listener import Silent
 
 
@@ -85,3 +86,27 @@ def test_ctrl_c_while_processes_start_waits_until_they_can_be_closed(monkeypatch
         signal.signal(signal.SIGINT, before)
     assert Starting.steps == ["True", "started", "closed"], "and the processes do not hear it"
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize("address", ["local", "local:0", "local:2000", "host:8786", "scheduler.txt", "tcp://"])
+def test_other_addresses_are_refused(address):
+    with pytest.raises(ConfigError, match=rf"cluster\.address: address is '{address}'; allowed are a scheduler's"):
+        config.build({"cluster": {"address": address}})
+
+
+def test_files_that_name_a_scheduler_are_relative_to_the_settings(tmp_path, monkeypatch):
+    (tmp_path / "pipeline.yaml").write_text("cluster: {address: where.yaml}")
+    settings = config.read(tmp_path / "pipeline.yaml").cluster
+    assert settings.address == str(tmp_path / "where.yaml")
+    with dask.config.set({"scheduler-address": None}):
+        with pytest.raises(ConfigError, match=r"where\.yaml' cannot be used \(FileNotFoundError"):
+            connecting._address(settings)
+        (tmp_path / "where.yaml").write_text("scheduler-address: tls://host:1\n")
+        assert connecting._address(settings) == "tls://host:1"
+        (tmp_path / "where.json").write_text('{"address": "tcp://host:2"}')
+        assert connecting._address(ClusterSettings(address=str(tmp_path / "where.json"))) == "tcp://host:2"
+    with (
+        dask.config.set({"scheduler-address": None}),
+        pytest.raises(ConfigError, match="no `scheduler-address` in Dask's configuration"),
+    ):
+        connecting._address(ClusterSettings(address="dask"))
