@@ -184,7 +184,8 @@ class Cluster:
     def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
         """What is waited for, and what the user can do."""
         paused = (
-            f"{n_paused} of {counted(n_offered, 'worker')} paused: give them more memory (`dask worker --memory-limit`)"
+            f"{n_paused} of {counted(n_offered, 'worker')} are paused: give them more memory "
+            "(`dask worker --memory-limit`)"
         )
         needs = ", ".join(f"{name}={least:g}" for name, least in self._settings.resources.items())
         if self._n_workers:
