@@ -19,6 +19,10 @@ def plan(listing: Listing, missing: Mapping[str, int], reused: Mapping[str, int]
         counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in often[:SUFFIXES])
         more = f" and {len(often) - SUFFIXES} other formats" if len(often) > SUFFIXES else ""
         listener.warn(f"files of formats that are not read were passed over: {counts}{more}")
+    if source.outside:
+        place, target = min(source.outside.items())
+        which = counted(len(source.outside), "link was", "links were")
+        listener.say(f"{which} followed out of {source.root}, the first from {place} to {target}")
     if source.class_names and {name.lower() for name in source.class_names} <= SPLITS:
         listener.warn(f"the class folders are called {', '.join(source.class_names)}; if these are splits, give one")
     if len(source.class_names) < 2:

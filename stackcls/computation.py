@@ -12,7 +12,7 @@ from stackcls.blocks import Block, BlockFolder
 from stackcls.cluster import Cluster
 from stackcls.errors import UnreadableImage
 from stackcls.extraction import ImageInput
-from stackcls.inference import Inference, MadeBy, Runner
+from stackcls.inference import Inference, Job, MadeBy, Runner
 from stackcls.listener import Listener
 from stackcls.listing import Listing
 from stackcls.remotely import OnCluster
@@ -82,8 +82,10 @@ def compute(
     if not needed:
         return
     chosen = [item for item in located if item.backbone.name in needed]
-    given = (chosen, settings.engine, settings.batch_size, sum(map(len, work.values())), listing.limits, listener)
-    runner: Runner = Inference(*given) if cluster is None else OnCluster(cluster, IMAGES_PER_BLOCK, *given)
+    job = Job(tuple(chosen), settings.engine, settings.batch_size, sum(map(len, work.values())), listing.limits)
+    runner: Runner = (
+        Inference(job, listener) if cluster is None else OnCluster(cluster, IMAGES_PER_BLOCK, job, listener)
+    )
     try:
         _compute(listing, located, done, work, runner, folder, listener)
     finally:

@@ -1,5 +1,6 @@
 """From what lists images to entries: manifests, and the tables of CUB-200-2011."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def of_cub(folder: Place, read: Callable[[str], bytes], names: Mapping[str, obje
                 f"{folder / 'images.txt'}: {path!r} leads out of the folder images; only paths below it are allowed"
             )
         split = {"1": "train", "0": "test"}.get(is_training.get(number, ""))
-        entries.append(ImageEntry(path, classes[labels[number]], None, split))
+        entries.append(ImageEntry(PurePosixPath(path).as_posix(), classes[labels[number]], None, split))
     return entries
 
 
@@ -84,10 +85,13 @@ def _pairs(path: Place, data: bytes) -> dict[str, str]:
 def of_manifest(path: Place, data: bytes | None = None) -> list[ImageEntry]:
     """Entries of a manifest, which is read here unless its content is given."""
     lines: dict[str, int] = {}
+    base = "" if isinstance(path, Url) else os.path.abspath(path.parent)
     entries = []
     for number, row in manifests.rows(path, data):
         entry = _manifest_entry(row, path, number)
-        if (first := lines.setdefault(entry.path, number)) != number:
+        # One file may be spelt in several ways: `a.jpg`, `b/../a.jpg`, and its absolute path.
+        spelt = entry.path if isinstance(path, Url) else os.path.normpath(os.path.join(base, entry.path))
+        if (first := lines.setdefault(spelt, number)) != number:
             raise SourceError(
                 f"{path}:{number}: {entry.path!r} is listed twice, first on line {first}; keep one row for each image"
             )

@@ -45,6 +45,18 @@ def walk(folder: Path, ignored: Counter[str] | None = None, unreadable: dict[str
                 ignored[PurePosixPath(name).suffix.lower()] += 1
 
 
+def links_out(folder: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Links by which relative paths leave their folder, and where they lead to."""
+    root, found = os.path.realpath(folder), {}
+    places = set(paths)
+    places |= {parent for path in list(places) for parent in map(str, PurePosixPath(path).parents[:-1])}
+    for name in sorted(places):
+        place = os.path.join(folder, name)
+        if os.path.islink(place) and not Path(target := os.path.realpath(place)).is_relative_to(root):  # noqa: PTH114
+            found[name] = target
+    return found
+
+
 def images_of(paths: Iterable[str], ignored: Counter[str], bad: dict[str, str]) -> Iterator[str]:
     """Those of a server's files that are images; hidden ones are left out, as they are in a folder."""
     for path in paths:

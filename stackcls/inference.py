@@ -1,7 +1,7 @@
 """Backbones ready to run in this process, from images to features, with the time that each takes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from stackcls import costs, extraction, loading
@@ -12,6 +12,28 @@ from stackcls.settings import Limits
 
 MadeBy = Mapping[str, Mapping[str, str]]
 Seconds = Mapping[costs.Key, float | None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to run, wherever that is.
+
+    Attributes
+    ----------
+    located : tuple of Located
+    engine : str
+        As configured.
+    batch_size : int or None
+    n_images : int
+        A batch is not larger than this.
+    limits : Limits
+    """
+
+    located: tuple[Located, ...]
+    engine: str
+    batch_size: int | None
+    n_images: int
+    limits: Limits
 
 
 class Runner(Protocol):
@@ -32,38 +54,23 @@ class Inference:
 
     Parameters
     ----------
-    located : sequence of Located
-    engine : str
-        As configured.
-    batch_size : int or None
-    n_images : int
-        A batch is not larger than this.
-    limits : Limits
+    job : Job
     listener : Listener
         Hears which engine was taken.
     workers : int, optional
         Decoding threads; by default as many as there are processors.
     """
 
-    def __init__(
-        self,
-        located: Sequence[Located],
-        engine: str,
-        batch_size: int | None,
-        n_images: int,
-        limits: Limits,
-        listener: Listener,
-        workers: int | None = None,
-    ) -> None:
-        prepared = loading.prepare(located, engine, batch_size, n_images, listener, announce=True)
-        self._batch_size, self._limits, self._workers = prepared.batch_size, limits, workers
+    def __init__(self, job: Job, listener: Listener, workers: int | None = None) -> None:
+        prepared = loading.prepare(job.located, job.engine, job.batch_size, job.n_images, listener, announce=True)
+        self._batch_size, self._limits, self._workers = prepared.batch_size, job.limits, workers
         networks = {id(item.network): item.network for item in prepared.extractors.values()}
         clocks = {key: costs.Timed(network, prepared.batch_size) for key, network in networks.items()}
         self._clocks = {name: clocks[id(item.network)] for name, item in prepared.extractors.items()}
         self._timed = {
             name: replace(item, network=clocks[id(item.network)]) for name, item in prepared.extractors.items()
         }
-        self._digests = {item.backbone.name: item.identity.digest for item in located}
+        self._digests = {item.backbone.name: item.identity.digest for item in job.located}
         self._made_by = prepared.made_by
 
     def pieces(self, names: Sequence[str], inputs: Sequence[ImageInput]) -> Iterator[tuple[Extracted, MadeBy]]:

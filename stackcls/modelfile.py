@@ -12,6 +12,7 @@ from stackcls.artifacts import Artifacts
 from stackcls.backbones import Identity
 from stackcls.errors import ModelError, ModelMissing
 from stackcls.files import digest_file, replacing
+from stackcls.listener import Listener
 from stackcls.model import StackModel
 from stackcls.safemodel import Origin
 from stackcls.stacksettings import Meta
@@ -85,7 +86,7 @@ def choose(files: Artifacts) -> Path:
     return files.safe_model if files.safe_model.is_file() or not files.model.is_file() else files.model
 
 
-def load(path: str | Path) -> StackModel:
+def load(path: str | Path, listener: Listener | None = None) -> StackModel:
     """Open a fitted model after checking it.
 
     `model.safetensors` holds numbers and JSON: opening it executes nothing, so it may come from anyone.
@@ -95,6 +96,8 @@ def load(path: str | Path) -> StackModel:
     ----------
     path : str or Path
         `model.safetensors`, or `model.joblib` with `model.json` beside it.
+    listener : Listener, optional
+        Hears that a `model.json` beside a `model.safetensors` is broken, which that does not need.
 
     Raises
     ------
@@ -109,7 +112,8 @@ def load(path: str | Path) -> StackModel:
         raise ModelError(f"{path}: is no model; give a model.safetensors or model.joblib that `stackcls fit` wrote")
     if path.suffix == safemodel.SUFFIX:
         model = safemodel.load(path)  # whose own checksum tells damage from a mix-up
-        check_companion(path)
+        if (said := check_companion(path)) and listener:
+            listener.warn(said)
         return model
     check_card(path, read_card(path))
     opened = joblib.load(path)
@@ -156,21 +160,24 @@ def check_card(path: Path, card: ModelCard) -> None:
         raise ModelError(f"{path}: not the file that {described} describes, or damaged; run `stackcls fit` again")
 
 
-def check_companion(path: Path) -> None:
-    """Raise `ModelError` where the card beside a `model.safetensors` names another one; without a card all is well.
+def check_companion(path: Path) -> str | None:
+    """Raise `ModelError` where the card beside a `model.safetensors` names another one; return what a broken one means.
+
+    Without a card all is well.
 
     A `fit` that was killed between two renames leaves a new model beside an old report.
     """
     card_path = path.with_suffix(".json")
     if not path.is_file() or not card_path.is_file():
-        return
+        return None
     try:
         stated = read_card(path).safe_sha256
-    except ModelError:  # no card, or one of another version: what it would say is not known
-        return
+    except ModelError as error:
+        return f"{error}. {path.name} is sound in itself, but whether it is of the same fit cannot be told"
     if stated and stated != digest_file(path):
         raise ModelError(
             f"{path}: not the file that {card_path.name} describes: `stackcls fit` was interrupted there, or the files "
             f"are of different fits; run `stackcls fit` again, or, if this model is from elsewhere, give it a folder "
             f"without {card_path.name}"
         )
+    return None

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from stackcls import costs, images
-from stackcls.backbones import Located
 from stackcls.cluster import Cluster
 from stackcls.errors import ClusterError, UnreadableFile, UnreadableImage
 from stackcls.extraction import Extracted, ImageInput, too_long, unreadable_first
-from stackcls.inference import MadeBy, Seconds
+from stackcls.inference import Job, MadeBy, Seconds
 from stackcls.listener import Listener
 from stackcls.settings import Limits
 from stackcls.tarfiles import TarMember
-from stackcls.tasks import Computed, Job, Lacking, Outcome, compute, forget, hashed, holds, receive
+from stackcls.tasks import Computed, Lacking, Outcome, compute, forget, hashed, holds, receive
 
 PIECE = 2**24  # bytes of weights that go to a worker at once
 WEIGHTS = ".weights.h5"
@@ -54,28 +53,18 @@ class OnCluster:
     workers : Cluster
     per_block : int
         Images of one task, at most.
-    located, engine, batch_size, n_images, limits, listener
-        As for `Inference`.
+    job : Job
+    listener : Listener
     """
 
-    def __init__(
-        self,
-        workers: Cluster,
-        per_block: int,
-        located: Sequence[Located],
-        engine: str,
-        batch_size: int | None,
-        n_images: int,
-        limits: Limits,
-        listener: Listener,
-    ) -> None:
-        self._workers, self._limits, self._listener = workers, limits, listener
-        self._located = {item.backbone.name: item for item in located}
-        batch_size = min(batch_size, per_block) if batch_size else None
+    def __init__(self, workers: Cluster, per_block: int, job: Job, listener: Listener) -> None:
+        self._workers, self._limits, self._listener = workers, job.limits, listener
+        self._located = {item.backbone.name: item for item in job.located}
+        batch_size = min(job.batch_size, per_block) if job.batch_size else None
         self._per_block = per_block - per_block % (batch_size or 1)  # whole batches
-        placed = tuple(replace(item, weights=item.weights and item.weights.absolute()) for item in located)
-        job = Job(placed, engine, batch_size, min(n_images, self._per_block), limits)
-        self._key, self._job = uuid.uuid4().hex, workers.keep(pickle.dumps(job))
+        placed = tuple(replace(item, weights=item.weights and item.weights.absolute()) for item in job.located)
+        sent = replace(job, located=placed, batch_size=batch_size, n_images=min(job.n_images, self._per_block))
+        self._key, self._job = uuid.uuid4().hex, workers.keep(pickle.dumps(sent))
         self._said: set[tuple[bool, str]] = set()
         self._made_by: dict[str, Mapping[str, str]] = {}
         self._sent: Counter[tuple[str, str]] = Counter()

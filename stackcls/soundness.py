@@ -59,6 +59,7 @@ class _Described:
     origin: Origin
     recipe: str
     created_with: Mapping[str, str]
+    doubt: str | None = None  # of whether all beside it is of the same fit
 
 
 def check_store(path: Path, listener: Listener) -> Checked:
@@ -87,7 +88,8 @@ def check_model(path: Path) -> Checked:
             loading.find_recorded(name, identity, described.hints[name], path.absolute().parent)
         except WeightsError as error:
             problems.append(Finding(f"backbones/{name}", str(error)))
-    remarks = list(_compare_with_store(path, described))
+    remarks = [Finding("model.json", described.doubt)] if described.doubt else []
+    remarks += _compare_with_store(path, described)
     if path.suffix != safemodel.SUFFIX:
         remarks.append(Finding("file", "opening it can run any code: do so only if you trust who made it"))
     return Checked(str(path), "model", tuple(problems), tuple(remarks), _model_facts(described))
@@ -147,8 +149,9 @@ def _describe(path: Path) -> _Described:
     """What a model says of itself; raise where it is not sound."""
     if path.suffix == safemodel.SUFFIX:
         description, model = safemodel.open_described(path)
-        modelfile.check_companion(path)
+        doubt = modelfile.check_companion(path)
         return _Described(
+            doubt=doubt,
             classes=description.classes,
             identities={item.backbone.name: item.identity for item in model.backbones},
             hints={item.backbone.name: item.hints for item in model.backbones},

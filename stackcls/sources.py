@@ -39,6 +39,8 @@ class Source:
         Number of files that are not of a format that is read, by suffix.
     members : mapping of str to TarMember or RemoteFile
         Where images lie within shards, by path.
+    outside : mapping of str to str
+        Links that lead out of the root, which are followed, and where to.
     copies : callable, optional
         From a path to where a copy of what is at a URL may lie on this machine.
     """
@@ -49,6 +51,7 @@ class Source:
     rejected: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
     members: Mapping[str, TarMember | RemoteFile] = field(default_factory=dict)
+    outside: Mapping[str, str] = field(default_factory=dict)
     copies: Callable[[str], Path] | None = None
 
     @property
@@ -135,6 +138,7 @@ def _scan_path(images: Path, limits: Limits) -> Source:
         return _build(images / "images", "CUB-200-2011", found)
     ignored, unreadable = Counter[str](), dict[str, str]()
     source = _of_folder(images, walk(images, ignored, unreadable), ignored, unreadable)
+    source = replace(source, outside=folders.links_out(images, (entry.path for entry in source.entries)))
     tars = sorted(path.name for path in images.iterdir() if shards.is_shard(path.name)) if not source.entries else []
     return _scan_shards(images, limits, tars) if tars else source
 

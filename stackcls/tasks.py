@@ -20,7 +20,7 @@ from stackcls.engines.cache import cache_folder
 from stackcls.errors import UnreadableImage, WeightsError
 from stackcls.extraction import Extracted, ImageInput
 from stackcls.files import digest_file, explained, sweep
-from stackcls.inference import Inference, MadeBy, Seconds
+from stackcls.inference import Inference, Job, MadeBy, Seconds
 from stackcls.listener import Silent
 from stackcls.settings import Limits
 
@@ -29,17 +29,6 @@ READY = 2  # jobs whose networks a worker keeps: those of two users, say
 HASHING = 8  # images that a worker hashes at a time
 
 Outcome = str | UnreadableImage
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all blocks of a run have in common."""
-
-    located: tuple[Located, ...]
-    engine: str
-    batch_size: int | None
-    n_images: int
-    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -157,11 +146,9 @@ def _prepare(job: Job) -> _Ready | Lacking:
     found = {item.backbone.name: _placed(item) for item in job.located}
     if lacking := tuple(name for name, item in found.items() if item is None):
         return Lacking(worker.here(), lacking)
-    located = [item for item in found.values() if item is not None]
+    located = tuple(item for item in found.values() if item is not None)
     noting = _Noting()
-    inference = Inference(
-        located, job.engine, job.batch_size, job.n_images, job.limits, noting, workers=cores.available()
-    )
+    inference = Inference(replace(job, located=located), noting, workers=cores.available())
     return _Ready(inference, noting)
 
 

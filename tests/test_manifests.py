@@ -81,6 +81,12 @@ BAD_MANIFESTS = {
         r"m\.csv:3: 'a\.jpg' is listed twice, first on line 2; keep",
     ),
     "row twice, other spelling": ("m.csv", "path,label\na.jpg,x\n./a.jpg,y\n", r"'a\.jpg' is listed twice"),
+    "row twice, roundabout": (
+        "m.csv",
+        "path,label\na.jpg,x\nb/../a.jpg,y\n",
+        r"'b/\.\./a\.jpg' is listed twice, .* 2;",
+    ),
+    "row twice, from the root": ("m.csv", "path,label\n../a.jpg,x\n/../a.jpg,y\n/a.jpg,y\n", "is listed twice, .* 3;"),
     "too many values": ("m.csv", "path,label\na.jpg,x\nb.jpg,y,z\n", r"m\.csv:3: 3 values for 2 columns"),
     "too few values": ("m.csv", "path,label\na.jpg\n", r"m\.csv:2: 1 value for 2 columns"),
     "no path": ("m.csv", "path,label\na.jpg,x\n,x\n", r"m\.csv:3: '' is no usable path"),

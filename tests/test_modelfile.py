@@ -102,6 +102,24 @@ def test_load_refuses_a_card_of_something_else(fitted, content, what):
         load(fitted.files.model)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_a_broken_card_beside_a_safe_model_is_told(fitted, stackcls, content):
+    image = sorted(fitted.images.rglob("*.png"))[0]
+    told = "model.json: not the description of a model ("
+    assert told not in stackcls("predict", image, "--model", fitted.files.safe_model)[2]
+    fitted.files.model_card.write_bytes(content)
+    status, out, err = stackcls("predict", image, "--model", fitted.files.safe_model)
+    assert status == 0
+    assert "blue" in out
+    (line,) = [line for line in err.splitlines() if told in line]
+    assert line.startswith("warning: ")
+    assert line.endswith("model.safetensors is sound in itself, but whether it is of the same fit cannot be told")
+    status, out, _ = stackcls("check", fitted.files.safe_model)
+    assert status == 0
+    assert "  remark: model.json: " in out
+    assert load(fitted.files.safe_model).classes_.tolist() == ["blue", "green", "red"]
+
+
 def test_a_card_that_lacks_a_part_names_it(fitted, stackcls):
     backbones = json.loads(fitted.files.model_card.read_text("utf-8"))["backbones"]
     del backbones["one"]["identity"]["layer"]

@@ -8,7 +8,9 @@ import pytest
 from stackcls import sources
 from stackcls.errors import SourceError, SourceMissing
 from stackcls.sources import ImageEntry
-from tests.conftest import write_photo
+from stackcls.stages import features
+from tests.conftest import make_settings, write_photo
+from tests.test_losses import Said
 
 
 def touch(folder, *names):
@@ -98,6 +100,23 @@ def test_links_to_folders_and_files_are_followed(tmp_path):
     assert found == [("cat/2.jpg", "cat"), ("cat/3.jpg", "cat"), ("dog/1.jpg", "dog")]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+def test_links_that_lead_out_of_the_folder_are_told_once(tmp_path, fake_engine):
+    write_photo(tmp_path / "elsewhere/1.png", (9, 9, 9), 1)
+    write_photo(tmp_path / "images/cat/2.png", (9, 9, 9), 2)
+    (tmp_path / "images/dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/cat/3.png").symlink_to(tmp_path / "elsewhere/1.png")
+    (tmp_path / "images/cat/4.png").symlink_to("2.png")
+    (tmp_path / "alias").symlink_to(tmp_path / "images")
+    outside = {"dog": str(tmp_path / "elsewhere"), "cat/3.png": str(tmp_path / "elsewhere/1.png")}
+    assert sources.scan(tmp_path / "images").outside == sources.scan(tmp_path / "alias").outside == outside
+    for images, lines in (("images", 1), ("images", 1), ("elsewhere", 0)):
+        heard = Said()
+        features.run(make_settings(tmp_path / images, tmp_path / "of" / images), listener=heard)
+        line = f"2 links were followed out of {tmp_path}/images, the first from cat/3.png to {outside['cat/3.png']}"
+        assert heard.lines.count(line) == lines == len([line for line in heard.lines if "followed" in line])
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(SourceMissing, match=r"images: .*nowhere does not exist; give a folder .*--images"):
         sources.scan(tmp_path / "nowhere")
@@ -163,6 +182,7 @@ def test_cub_without_a_split(tmp_path):
         ({"image_class_labels": "1 1\n2 2\n2 1\n10 1\n"}, r"image_class_labels\.txt:3: '2 1' must be an identifier"),
         ({"images": "1 a.jpg\n2\n"}, r"images\.txt:2: '2' must be an identifier"),
         ({"images": "1 a.jpg\n2 a.jpg\n"}, r"'a\.jpg' is listed twice"),
+        ({"images": "1 a.jpg\n2 ./a.jpg\n"}, r"'a\.jpg' is listed twice"),
         ({"images": ""}, "no images in"),
         ({"images": "1 a\0b.jpg\n2 b.jpg\n10 c.jpg\n"}, r"images\.txt:1: .*NUL"),
     ],

@@ -61,7 +61,7 @@ def run(
     start = time.perf_counter()
     if output is not None:
         _check_output(output)
-    fitted = modelfile.load(model_path)
+    fitted = modelfile.load(model_path, listener)
     fitted.run_as(features, listener)
     limits = features.limits if features else Limits()
     listing = hash_all(sources.scan(place(images), limits), listener, limits)

@@ -95,7 +95,7 @@ def run(
     listener = listener or Silent()
     names = [as_input(path).name for path in inputs]
     targets = overlays.targets([Path(name).stem for name in names], output)
-    model = modelfile.load(model_path)
+    model = modelfile.load(model_path, listener)
     check_class(model, asked)  # before networks are built
     model.run_as(features, listener)
     explainer = Explainer(model, method, features.limits if features else None, listener)

@@ -89,7 +89,7 @@ def run(
         One per image, in order; a bad image, or a folder that cannot be listed, has a row of its own.
     """
     listener = listener or Silent()
-    fitted = modelfile.load(model_path)
+    fitted = modelfile.load(model_path, listener)
     rejecting.check(fitted.familiarity, fitted.classes_, reject)
     if said := rejecting.unmeasured(fitted.familiarity, reject):
         listener.warn(said)
