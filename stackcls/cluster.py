@@ -183,9 +183,9 @@ class Cluster:
         """An error for a job over which one worker after the other died."""
         last = getattr(getattr(error, "last_worker", None), "address", "unknown")
         return ClusterError(
-            f"{self._address}: every worker that was given {name} died over it, the last one {last}: look "
-            "into the workers' logs; give the workers more memory, or take out what is at fault (a worker without "
-            "stackcls ends too), and run the same command again"
+            f"{self._address}: every worker that was given one part of the work died over it, the last one {last}: "
+            "give the workers more memory (`dask worker --memory-limit`; their logs say whether that was it), or take "
+            f"out what is at fault, and run the same command again. That part is {name}"
         )
 
     def failure(self, error: BaseException) -> ClusterError:

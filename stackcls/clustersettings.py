@@ -12,9 +12,9 @@ LOCAL = re.compile(r"local:([1-9][0-9]{0,2})")
 INSTALL = "pip install 'stackcls[cluster]'"
 CONFIGURED = "dask"  # whatever Dask's own configuration names
 ALLOWED = (
-    "allowed are a scheduler's address (tcp://host:8786, tls://host:8786), local:N for N processes on this machine, "
-    "a scheduler file (.json), a Dask configuration with a `scheduler-address` (.yaml), and `dask` for the one that "
-    "Dask finds by itself"
+    "allowed are a scheduler's address (tcp://host:8786, tls://host:8786), local:N for N processes on this machine (at "
+    "most 999), a scheduler file (.json), a Dask configuration with a `scheduler-address` (.yaml), and `dask` for the "
+    "one that Dask finds by itself"
 )
 
 
@@ -24,7 +24,7 @@ def _address(address: str | None) -> str | None:
         or address == CONFIGURED
         or LOCAL.fullmatch(address)
         or address.endswith(FILES)
-        or re.fullmatch("[a-z]+://.+", address)
+        or re.fullmatch("(tcp|tls|ucx|ws|wss|inproc)://.+", address)
     ):
         return address
     raise ValueError(f"address is {address!r}; {ALLOWED}")

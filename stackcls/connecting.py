@@ -18,6 +18,7 @@ from stackcls.clustersettings import CONFIGURED, INSTALL, ClusterSettings
 from stackcls.crew import has_resources
 from stackcls.errors import ClusterError, ConfigError
 from stackcls.listener import Listener
+from stackcls.printable import counted
 
 CLOSING = 10.0
 ABSENT = ImportError, AttributeError
@@ -39,7 +40,6 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
         return
     try:
         import distributed
-        from distributed.comm.addressing import get_address_host_port
         from distributed.utils import silence_logging_cmgr
     except ImportError as error:
         raise ConfigError(
@@ -51,31 +51,21 @@ def connect(settings: ClusterSettings, listener: Listener) -> Iterator[Cluster |
             stack.enter_context(silence_logging_cmgr(logging.CRITICAL + 1, name))
         where: Any = _address(settings)
         if settings.processes:
+            listener.say(f"{settings.address}: starting {counted(settings.processes, 'process', 'processes')}")
             where = _start(settings, stack)
+        else:
+            listener.say(f"connecting to {where}")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", category=distributed.versions.VersionMismatchWarning)
-            # Made in two steps, since what fails in its `__init__` has to be closed too.
-            client = distributed.Client.__new__(distributed.Client)
-            stack.callback(_leave, client)
-            try:
-                if isinstance(where, str):
-                    get_address_host_port(where, strict=True)
-                client.__init__(  # type: ignore[misc]
-                    where, timeout=settings.timeout, set_as_default=False
-                )
-            except (OSError, ValueError, TypeError) as error:  # a TLS address without certificates is a TypeError
-                tls = "; Dask's configuration must name certificates (distributed.comm.tls)"
-                more = tls if str(where).startswith("tls:") else ""
-                raise ClusterError(
-                    f"cluster.address: {settings.address!r}: no scheduler answers at {where} within "
-                    f"{settings.timeout:g} s ({error}): start one with `dask scheduler`, or mend the address{more}"
-                ) from None
+            client = _client(where, settings, stack)
         for item in caught:
             if issubclass(item.category, distributed.versions.VersionMismatchWarning):
                 listener.warn(f"{settings.address}: client, scheduler and workers differ: {item.message}")
         if isinstance(where, str):
             _check_installed(client, settings)
-        yield Cluster(client, settings, listener)
+        cluster = Cluster(client, settings, listener)
+        cluster.crew.introduce()
+        yield cluster
 
 
 def _check_installed(client: Any, settings: ClusterSettings) -> None:
@@ -102,6 +92,31 @@ def _check_installed(client: Any, settings: ClusterSettings) -> None:
             f"cluster.address: {settings.address!r}: stackcls cannot be imported at {where} ({why}){others}: install "
             f"{__version__} where scheduler and workers are started ({INSTALL})"
         )
+
+
+def _client(where: Any, settings: ClusterSettings, stack: ExitStack) -> Any:
+    """A connection to a scheduler, or to processes that were started."""
+    from distributed import Client
+    from distributed.comm.addressing import get_address_host_port
+
+    # Made in two steps, since what fails in its `__init__` has to be closed too.
+    client = Client.__new__(Client)
+    stack.callback(_leave, client)
+    try:
+        if isinstance(where, str):
+            get_address_host_port(where, strict=True)
+        client.__init__(where, timeout=settings.timeout, set_as_default=False)  # type: ignore[misc]
+    except (ValueError, TypeError) as error:  # a TLS address without certificates is a TypeError
+        raise ConfigError(
+            f"cluster.address: {settings.address!r}: {where} cannot be used ({error}): give what `dask scheduler` "
+            "says, tcp://HOST:PORT; tls:// needs certificates in Dask's configuration (distributed.comm.tls)"
+        ) from None
+    except OSError as error:
+        raise ClusterError(
+            f"cluster.address: {settings.address!r}: no scheduler answers at {where} within {settings.timeout:g} s "
+            f"({error}): start one with `dask scheduler`, or mend the address"
+        ) from None
+    return client
 
 
 def _start(settings: ClusterSettings, stack: ExitStack) -> Any:

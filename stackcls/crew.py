@@ -17,6 +17,7 @@ AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
 LOOK = 2.0  # seconds between two looks at which workers there are
 PATIENCE = 10.0  # seconds without a worker after which the user is told
+REMINDING = 60.0  # seconds after which this is said again
 QUIET = 300.0  # seconds without a block's features after which the user is told, though there are workers
 ARRIVING = 0.02  # seconds between two looks whether the scheduler has something
 
@@ -35,7 +36,9 @@ class Crew:
     def __init__(self, client: Any, settings: ClusterSettings, listener: Listener) -> None:
         self._client, self._settings, self._listener = client, settings, listener
         self._looked, self._heard, self._quiet, self._beside = 0.0, time.monotonic(), QUIET, False
+        self._said = -math.inf
         self._threads: dict[str, int] = {}  # of each, by its address
+        self._had_any = False
 
     def begin(self, beside: bool, quiet: float | None) -> None:
         """Wait for results from now on; `quiet` is how many seconds without one are nothing to tell."""
@@ -115,9 +118,17 @@ class Crew:
         self._threads = {address: one["nthreads"] for address, one in running.items()}
         n_paused = sum(one["status"] == "paused" for one in able.values())
         self._looked = now = time.monotonic()
-        if now - self._heard > (self._quiet if self._threads else PATIENCE):
+        self._had_any = self._had_any or bool(self._threads)
+        limit, again = (self._quiet, self._quiet) if self._threads else (PATIENCE, REMINDING)
+        if now - self._heard > limit and now - self._said > again:
             self.warn(self._waiting(len(offered), n_paused, now - self._heard))
-            self._heard = now + 60 * PATIENCE  # not again for a while
+            self._said = now
+
+    def introduce(self) -> None:
+        """Say which workers there are."""
+        self.look()
+        there = f"{counted(len(self._threads), 'worker')} with {counted(sum(self._threads.values()), 'thread')} in all"
+        self._listener.say(f"{self._settings.address}: {there if self._threads else 'no worker yet'}")
 
     def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
         """What is waited for, and what the user can do."""
@@ -135,7 +146,15 @@ class Crew:
                 f"{counted(n_offered, 'worker')}, none of them with {needs}: waiting; start some with `dask worker "
                 f"--resources '{needs}'`, or mend cluster.resources"
             )
-        return "there is no worker: waiting; start some with `dask worker`, where stackcls is installed"
+        if self._had_any:
+            return (
+                f"no worker is left, for {seconds:.0f} s: waiting; start some with `dask worker`; if they end and are "
+                "started again, their logs say why, and more memory (`dask worker --memory-limit`) may help"
+            )
+        return (
+            f"there is no worker, for {seconds:.0f} s: waiting; start some with `dask worker`, where stackcls is "
+            "installed"
+        )
 
     def _offered(self) -> dict[str, Any]:
         """All workers, by their addresses, as the scheduler describes them."""

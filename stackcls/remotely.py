@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import random
 import uuid
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +19,7 @@ from stackcls.inference import Job, MadeBy, Seconds
 from stackcls.listener import Listener
 from stackcls.settings import Limits
 from stackcls.tarfiles import TarMember
-from stackcls.tasks import Computed, Lacking, Outcome, compute, forget, hashed, holds, receive
+from stackcls.tasks import Computed, Hashed, Lacking, Outcome, compute, forget, hashed, holds, receive, size_of
 
 PIECE = 2**24  # bytes of weights that go to a worker at once
 WEIGHTS = ".weights.h5"
@@ -38,11 +40,9 @@ def hash_on(
         asked[number] = items
         return number, ([_absolute(item) for item in items], limits)
 
-    for number, (worker, outcomes) in workers.stream(hashed, job, lambda number: _named(asked[number])):
-        for item, outcome in zip(asked.pop(number), outcomes, strict=True):
-            if isinstance(outcome, UnreadableFile):
-                _check_absent(item, outcome, limits, worker)
-        yield number, outcomes
+    for number, found in workers.stream(hashed, job, lambda number: _named(asked[number])):
+        _check_hashes(asked.pop(number), found, limits)
+        yield number, found.outcomes
 
 
 class OnCluster:
@@ -194,8 +194,36 @@ def _check_absent(item: ImageInput, error: UnreadableFile, limits: Limits, worke
         found = images.hash_file(cast(Any, item.content), item.name, limits)
     except UnreadableImage:
         return  # then it is as it would be without a cluster
-    if item.sha256 in (None, found):
-        raise ClusterError(
-            f"{error}, says the worker {worker}, but this machine can read it: let every worker see the images under "
-            f"the same path ({_place(item)}), or at the same address, with what that asks for"
-        )
+    if item.sha256 not in (None, found):
+        raise _differing(item, worker)
+    raise ClusterError(
+        f"{error}, says the worker {worker}, but this machine can read it: let every worker see the images under "
+        f"the same path ({_place(item)}), or at the same address, with what that asks for"
+    )
+
+
+def _check_hashes(items: Sequence[ImageInput], found: Hashed, limits: Limits) -> None:
+    """See whether a worker has the same files: that they are as large, and that one of them has the same content."""
+    same = []
+    for item, outcome, size in zip(items, found.outcomes, found.sizes, strict=True):
+        if isinstance(outcome, UnreadableFile):
+            _check_absent(item, outcome, limits, found.worker)
+        if size is None or isinstance(outcome, UnreadableImage):
+            continue
+        if size_of(item) not in (None, size):
+            raise _differing(item, found.worker)
+        same.append((item, outcome))
+    if not same:
+        return
+    item, outcome = random.choice(same)  # noqa: S311  (any will do)
+    with suppress(UnreadableImage):
+        if images.hash_file(cast(Any, item.content), item.name, limits) != outcome:
+            raise _differing(item, found.worker)
+
+
+def _differing(item: ImageInput, worker: str) -> ClusterError:
+    return ClusterError(
+        f"{item.name}: the worker {worker}, or one before it, sees another file than this machine, or the file "
+        f"changes: let every worker see the same images under the same path ({_place(item)}), leave them alone while "
+        "they are read, and run the same command again"
+    )

@@ -97,9 +97,26 @@ async def forget(key: str) -> None:
     _READY.pop(key, None)
 
 
-def hashed(items: Sequence[ImageInput], limits: Limits) -> tuple[str, list[Outcome]]:
-    """On a worker: its address, and what `hash_block` finds."""
-    return worker.here(), hash_block(items, limits)
+@dataclass(frozen=True)
+class Hashed:
+    """A worker's answer: what `hash_block` finds in some images, and how large the files are that it sees."""
+
+    worker: str
+    outcomes: list[Outcome]
+    sizes: list[int | None]
+
+
+def hashed(items: Sequence[ImageInput], limits: Limits) -> Hashed:
+    """On a worker: hash some images."""
+    return Hashed(worker.here(), hash_block(items, limits), [size_of(item) for item in items])
+
+
+def size_of(item: ImageInput) -> int | None:
+    """Bytes of an image's file as this machine sees it; None where it is no file of its own."""
+    try:
+        return item.content.stat().st_size if isinstance(item.content, Path) else None
+    except OSError:
+        return None
 
 
 def hash_block(items: Sequence[ImageInput], limits: Limits) -> list[Outcome]:

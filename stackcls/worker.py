@@ -28,6 +28,11 @@ def call(version: str, packed: bytes, kept: Any) -> Any:
     except StackclsError as error:
         # Dask would send what led to it along, and both are lost where that cannot be pickled.
         error.__cause__ = error.__context__ = None
+        if not isinstance(error, ClusterError):
+            error.add_note(
+                f"so says the worker {here()}: workers need what this machine has, the same files and libraries, and "
+                "addresses and credentials in the environment that they are started in"
+            )
         raise
 
 

@@ -240,7 +240,7 @@ def run_one(connected, job):
 def test_what_kills_one_worker_after_the_other_ends_the_run(connected, monkeypatch):
     monkeypatch.setattr(cluster, "AGAIN", 1)
     with pytest.raises(
-        ClusterError, match=r"every worker that was given a fit died over it, the last one tcp://.*: look"
+        ClusterError, match=r"died over it, the last one tcp://.*: give the workers more memory .* That part is a fit$"
     ):
         run_one(connected, cluster_stub.die)
 

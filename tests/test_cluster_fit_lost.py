@@ -94,5 +94,5 @@ def test_a_fit_that_kills_every_worker_ends_the_run(scene, stackcls, monkeypatch
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         status, out, err = stackcls("fit", "--cluster", "local:1")
     assert (status, out) == (1, "")
-    assert "error: local:1: every worker that was given a fit died over it, the last one t" in err
+    assert "error: local:1: every worker that was given one part of the work died over it, the last one t" in err
     assert content(settings.artifacts) == before

@@ -55,6 +55,8 @@ def test_a_bucket(photos, bucket, start, tmp_path, fake_engine):
     # A server that is away while workers ask ends the run as it does without a cluster.
     bucket.trouble.after = bucket.trouble.answered
     again = there(url, tmp_path / "again", cluster=where, features={"read_tries": 1})
-    with pytest.raises(SourceAway, match=r"is not answered"):
+    with pytest.raises(SourceAway, match=r"is not answered") as raised:
         features.run(again)
+    assert "so says the worker tcp://" in raised.value.__notes__[0]
+    assert "credentials in the environment that they are started in" in raised.value.__notes__[0]
     assert not again.files.features.exists()

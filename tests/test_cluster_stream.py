@@ -58,7 +58,9 @@ class Answering:
         """Not called, but handed to `sync`."""
 
     def sync(self, *_, **__):
-        return {"workers": {"tcp://a:2": {"memory_limit": 0}, "tcp://b:3": {"memory_limit": 700}}}
+        common = {"status": "running", "resources": {}}
+        first, second = {"memory_limit": 0, "nthreads": 1}, {"memory_limit": 700, "nthreads": 4}
+        return {"workers": {"tcp://a:2": common | first, "tcp://b:3": common | second}}
 
     def run(self, function, on_error):
         assert (function, on_error) == (processes.available_memory, "ignore")
@@ -92,10 +94,35 @@ def test_processes_of_this_run_share_what_it_may_take(monkeypatch):
 
 class Hearing(Silent):
     def __init__(self):
-        self.warned = []
+        self.warned, self.said = [], []
+
+    def say(self, line):
+        self.said.append(line)
 
     def warn(self, line):
         self.warned.append(line)
+
+
+def test_a_run_says_at_once_how_many_workers_there_are():
+    heard = Hearing()
+    Crew(Answering(), ClusterSettings(address="tcp://a:1"), heard).introduce()
+    Crew(Answering(), ClusterSettings(address="tcp://a:1", resources={"GPU": 1}), heard).introduce()
+    assert heard.said == ["tcp://a:1: 2 workers with 5 threads in all", "tcp://a:1: no worker yet"]
+
+
+def test_waiting_is_said_again_and_again_and_that_there_were_workers(monkeypatch):
+    now, heard = [100.0], Hearing()
+    monkeypatch.setattr(crew.time, "monotonic", lambda: now[0])
+    them = Crew(Answering(), ClusterSettings(address="tcp://a:1"), heard)
+    them.begin(False, None)
+    them.look()
+    monkeypatch.setattr(Answering, "sync", lambda *_, **__: {"workers": {}})
+    for now[0] in range(101, 241):
+        them.room()
+    assert [line.partition(": waiting")[0] for line in heard.warned] == [
+        f"tcp://a:1: no worker is left, for {seconds} s" for seconds in (12, 75, 138)
+    ]
+    assert "their logs say why" in heard.warned[0]
 
 
 def test_workers_with_other_libraries_are_said(monkeypatch):

@@ -1,0 +1,55 @@
+"""Workers that see other files than the one who asks."""
+
+import pytest
+
+from stackcls import images, remotely
+from stackcls.errors import ClusterError, UnreadableFile
+from stackcls.extraction import ImageInput
+from stackcls.settings import Limits
+from stackcls.tasks import Hashed
+
+LIMITS = Limits()
+
+
+@pytest.fixture
+def items(tmp_path):
+    """Images of equal size."""
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(bytes([number]) * 9)
+    return [ImageInput(path.name, path) for path in sorted(tmp_path.iterdir())]
+
+
+def found(items, sizes=(9, 9, 9)):
+    return Hashed("tcp://a:1", [images.hash_file(item.content, item.name, LIMITS) for item in items], list(sizes))
+
+
+def test_the_same_files_are_the_same(items):
+    remotely._check_hashes(items, found(items), LIMITS)
+
+
+def test_a_file_of_another_size_ends_the_run(items):
+    with pytest.raises(
+        ClusterError, match=r"^1\.png: the worker tcp://a:1, or one before it, sees another file.*/1\.png"
+    ):
+        remotely._check_hashes(items, found(items, (9, 8, 9)), LIMITS)
+
+
+def test_of_files_of_the_same_size_the_content_of_one_is_compared(items):
+    answer = found(items)
+    answer.outcomes[:] = ["0" * 64] * 3
+    with pytest.raises(ClusterError, match="sees another file than this machine"):
+        remotely._check_hashes(items, answer, LIMITS)
+
+
+def test_what_is_gone_here_too_or_no_file_of_its_own_is_not_compared(items):
+    answer = found(items, (None, 9, 9))
+    answer.outcomes[:2] = ["0" * 64, UnreadableFile("1.png", "file not found")]
+    items[1].content.unlink()
+    remotely._check_hashes(items, answer, LIMITS)
+
+
+def test_a_block_that_differs_from_what_another_worker_hashed_ends_the_run(items):
+    (item,) = (ImageInput(item.name, item.content, "0" * 64) for item in items[:1])
+    failures = {0: UnreadableFile("0.png", "changed while this run was reading it; run again")}
+    with pytest.raises(ClusterError, match="let every worker see the same images under the same path"):
+        remotely._check_failures([item], failures, LIMITS, "tcp://a:1")
