@@ -5,8 +5,9 @@ from typing import NoReturn
 
 import click
 
-from stackcls import __version__, exits
+from stackcls import __version__, exits, waiting
 from stackcls.commands import applying, explaining, learning, looking, tuning
+from stackcls.console import Console
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -24,4 +25,5 @@ for module in (learning, tuning, applying, looking, explaining):
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit."""
+    waiting.tell_to(Console().say)
     sys.exit(exits.run(cli, sys.argv[1:] if arguments is None else arguments))

@@ -73,7 +73,8 @@ def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: 
         if tables <= memory < blocks + steps + tables:
             lines.append(
                 f"{name}: {width} features are so many that {_size(blocks + steps + tables)} are needed even so, more "
-                f"than {allowed}: give it more memory, or leave that matrix out (features.backbones, features.pooling)"
+                f"than {allowed}: going on; better give it more memory, or leave that matrix out (features.backbones, "
+                "features.pooling)"
             )
     if tables > memory:
         less = ", or fit without --tune" if wanted.tune else ""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stackcls import entries, folders, manifests, remote, shards
+from stackcls import entries, folders, manifests, remote, shards, waiting
 from stackcls.entries import CUB_FILES
 from stackcls.entries import ImageEntry as ImageEntry
 from stackcls.errors import FileMissing, SourceError, SourceMissing, UnreadableFile
@@ -99,6 +99,8 @@ def scan(images: Place, limits: Limits | None = None) -> Source:
         If there is something, and it holds no images or contradicts itself.
     """
     limits = limits or Limits()
+    if isinstance(images, Url):
+        waiting.tell("listing", f"listing {images}")
     try:
         source = _scan_url(images, limits) if isinstance(images, Url) else _scan_path(images, limits)
     except UnreadableFile as error:
