@@ -24,6 +24,7 @@ Part = tuple[Ints, Ints]  # rows to fit on, rows held out
 BaseResult = tuple[FittedBase, Floats, Floats]  # and what the meta-classifier learns from, and of rows held out
 
 CALL = "a fit"  # as messages call what a worker does
+SVM = 5  # times a matrix that fitting a linear SVM takes: liblinear copies its rows, wide and as pairs
 
 
 class _Fit(NamedTuple):
@@ -227,7 +228,7 @@ def fit_svms(
     """Fit a linear SVM on each backbone and fold: yield number of the backbone and rows held out, and decisions."""
     for numbers in [[number] for number in range(len(data.names))] if large else [range(len(data.names))]:
         tasks = [(number, train, test) for number in numbers for train, test in folds]
-        goes = _goes(data, numbers[0], 1) if large else _all_go(data, 1)
+        goes = _goes(data, numbers[0], SVM) if large else _all_go(data, SVM)
         results = (_svms_elsewhere if goes else _svms)(class_weight, data, tasks, large)
         for (number, _, test), decisions in zip(tasks, results, strict=True):
             yield (number, test), decisions

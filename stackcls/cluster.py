@@ -208,10 +208,15 @@ class Cluster:
             if isinstance(error, KilledWorker):
                 return _Killed(error)
             raise (error if isinstance(error, StackclsError) else self.failure(error)) from error.__cause__
-        try:
-            return future.result(timeout=FETCH)
-        except (*CANCELLED, OSError, TimeoutError) as error:
-            raise self.crew.lost(f"{type(error).__name__}: {error}") from None
+        while True:
+            try:
+                return future.result(timeout=FETCH)
+            except TimeoutError as error:
+                if future.done():
+                    raise self.crew.lost(f"{type(error).__name__}: {error}") from None
+                # Lost with the worker that had it: it is computed again, which may take as long as it took.
+            except (*CANCELLED, OSError) as error:
+                raise self.crew.lost(f"{type(error).__name__}: {error}") from None
 
     def _exception(self, future: Any) -> Any:
         try:

@@ -1,12 +1,15 @@
 """What a cluster's client has here at a time, and what it may leave with the workers."""
 
+import os
+import signal
 import threading
+import time
 
 import pytest
 from distributed import LocalCluster
 from threadpoolctl import threadpool_info
 
-from stackcls import connecting, crew, processes, worker
+from stackcls import cluster, connecting, crew, processes, worker
 from stackcls.cluster import TOGETHER, Cluster
 from stackcls.clustersettings import ClusterSettings
 from stackcls.crew import Crew
@@ -163,3 +166,27 @@ def test_a_scheduler_that_is_lost_while_it_is_asked_for_memory_is_said(monkeypat
 def test_a_real_cluster_says_how_much_it_can_keep(connected):
     assert 0 < connected.crew.spare() < processes.available_memory() / 5
     assert crew._machine("tcp://127.0.0.1:80") == "tcp://127.0.0.1"
+
+
+@pytest.mark.slow
+def test_a_result_that_is_lost_with_its_worker_is_waited_for_again(monkeypatch):
+    """However long it takes to compute it again, as long as somebody does."""
+    monkeypatch.setattr(cluster, "FETCH", 0.5)
+    outcome, killed = Cluster._outcome, []
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0) as local,
+        connecting.connect(ClusterSettings(address=local.scheduler_address), Silent()) as connected,
+    ):
+
+        def losing(self, future):
+            if not killed:
+                killed.append(local.workers[0].pid)
+                os.kill(killed[0], signal.SIGKILL)
+                while local.scheduler_info["workers"]:
+                    time.sleep(0.05)
+            return outcome(self, future)
+
+        monkeypatch.setattr(Cluster, "_outcome", losing)
+        jobs = iter([(0, (2.0,))])
+        assert list(connected.stream(time.sleep, lambda: next(jobs, None), str)) == [(0, None)]
+    assert killed
