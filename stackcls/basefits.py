@@ -66,7 +66,7 @@ def fit_all(
         yield from _large_elsewhere(fits, data, copies, advance)
     elif large:
         yield from _round(fits, data, False, advance)
-    elif _all_go(data, copies):
+    elif _all_go(data, copies, len(fits)):
         yield from _small_elsewhere(fits, data, advance)
     else:
         for result in in_parallel((delayed(_fit_here)(data, fit) for fit in fits), -1):
@@ -164,12 +164,12 @@ def _goes(data: TrainingSet, number: int, copies: int) -> bool:
     return data.workers.holds(data.names[number], size, copies * size)
 
 
-def _all_go(data: TrainingSet, copies: int) -> bool:
+def _all_go(data: TrainingSet, copies: int, n_fits: int) -> bool:
     """Whether fits of small matrices, side by side, are the workers' rather than done here."""
     if data.workers is None:
         return False
     sizes = [_size(data, number) for number in range(len(data.names))]
-    return data.workers.holds("all matrices", sum(sizes), copies * data.workers.threads * max(sizes))
+    return data.workers.holds("all matrices", sum(sizes), copies * min(data.workers.threads, n_fits) * max(sizes))
 
 
 def _small_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) -> Iterator[BaseResult]:
@@ -228,7 +228,7 @@ def fit_svms(
     """Fit a linear SVM on each backbone and fold: yield number of the backbone and rows held out, and decisions."""
     for numbers in [[number] for number in range(len(data.names))] if large else [range(len(data.names))]:
         tasks = [(number, train, test) for number in numbers for train, test in folds]
-        goes = _goes(data, numbers[0], SVM) if large else _all_go(data, SVM)
+        goes = _goes(data, numbers[0], SVM) if large else _all_go(data, SVM, len(tasks))
         results = (_svms_elsewhere if goes else _svms)(class_weight, data, tasks, large)
         for (number, _, test), decisions in zip(tasks, results, strict=True):
             yield (number, test), decisions

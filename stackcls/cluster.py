@@ -73,8 +73,11 @@ class Cluster:
             # Through the scheduler, for else it would be lost with the worker that has it.
             warnings.filterwarnings("ignore", "Sending large graph")
             key = (f"{self._run}-kept", next(self._numbers))
-            kept = self._client.submit(worker.same, value, key=key, pure=False)
-        self.crew.wait_for(key)  # else what is sent after it would be here beside it
+            # Where tasks may be: on another worker it might not even be possible to unpickle it.
+            kept = self._client.submit(worker.same, value, key=key, resources=self._resources, pure=False)
+        self.crew.wait_for(kept)  # else what is sent after it would be here beside it
+        if kept.status not in ("pending", "finished"):
+            raise self.failure(self._exception(kept))
         return kept
 
     def stream(
@@ -201,14 +204,14 @@ class Cluster:
         """A task's result, or that Dask gave it up because workers died."""
         from distributed import KilledWorker
 
-        if future.status == "cancelled":
-            raise self.crew.lost("the connection is closed")
-        if future.status == "error":
-            error = self._exception(future)
-            if isinstance(error, KilledWorker):
-                return _Killed(error)
-            raise (error if isinstance(error, StackclsError) else self.failure(error)) from error.__cause__
         while True:
+            if future.status == "cancelled":
+                raise self.crew.lost("the connection is closed")
+            if future.status == "error":
+                error = self._exception(future)
+                if isinstance(error, KilledWorker):
+                    return _Killed(error)
+                raise (error if isinstance(error, StackclsError) else self.failure(error)) from error.__cause__
             try:
                 return future.result(timeout=FETCH)
             except TimeoutError as error:
@@ -217,6 +220,9 @@ class Cluster:
                 # Lost with the worker that had it: it is computed again, which may take as long as it took.
             except (*CANCELLED, OSError) as error:
                 raise self.crew.lost(f"{type(error).__name__}: {error}") from None
+            except Exception:
+                if future.status != "error":  # which it may become when it is computed again
+                    raise
 
     def _exception(self, future: Any) -> Any:
         try:

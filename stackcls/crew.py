@@ -19,6 +19,7 @@ LOOK = 2.0  # seconds between two looks at which workers there are
 PATIENCE = 10.0  # seconds without a worker after which the user is told
 REMINDING = 60.0  # seconds after which this is said again
 QUIET = 300.0  # seconds without a block's features after which the user is told, though there are workers
+PAUSED = 0.8  # share of a worker's memory limit from which on Dask gives it nothing to do
 ARRIVING = 0.02  # seconds between two looks whether the scheduler has something
 
 
@@ -75,23 +76,35 @@ class Crew:
     def spare(self, memory: float = math.inf) -> float:
         """Bytes that the scheduler and every worker can keep, with as many to work with; what nobody knows is no limit.
 
-        That is half of what there is for the one that has the least: of its machine's memory, which it shares with
-        others there, and of its own limit.
+        That is half of what there is for the one that has the least: of its machine's memory and of its control
+        group's, which it shares with others there, and of its own limits.
 
         Parameters
         ----------
         memory : float
             Bytes that processes which were started for this run may take together.
         """
-        left: dict[str, int] = {}
+        left: dict[str, processes.Left] = {}
         with suppress(Exception):  # one that has gone meanwhile, or has no stackcls
-            left[self._client.scheduler.address] = self._client.run_on_scheduler(processes.available_memory)
+            left[self._client.scheduler.address] = self._client.run_on_scheduler(processes.memory_left)
         with suppress(Exception):
-            left |= self._client.run(processes.available_memory, on_error="ignore")
+            left |= self._client.run(processes.memory_left, on_error="ignore")
         here = memory if self._settings.processes else math.inf
-        beside = Counter(map(_machine, left))
-        shares = [min(found, here) / beside[_machine(address)] for address, found in left.items()]
-        limits = [one["memory_limit"] or math.inf for one in self._offered().values()]
+        machines = {address: address.rpartition(":")[0] for address in left}  # of `tcp://machine:port`
+        on_machine = Counter(machines.values())
+        in_group = Counter((machines[address], found.group) for address, found in left.items())
+        shares = [
+            min(
+                min(found.machine, here) / on_machine[machines[address]],
+                found.own / in_group[machines[address], found.group],
+            )
+            for address, found in left.items()
+        ]
+        limits = [
+            max(0.0, PAUSED * one["memory_limit"] - one.get("metrics", {}).get("memory", 0))
+            for one in self._offered().values()
+            if one["memory_limit"]
+        ]
         return min([*limits, *shares], default=math.inf) / 2
 
     def most_threads(self) -> int:
@@ -169,10 +182,13 @@ class Crew:
         except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
             raise self.lost(f"{type(error).__name__}: {error}") from None
 
-    def wait_for(self, key: Any) -> None:
-        """Wait until the scheduler has a task and what goes with it, of which nothing is here any more then."""
-        asked = self._client.scheduler.get_task_status
-        while not self._ask(asked, keys=[key])[key]:
+    def wait_for(self, future: Any) -> None:
+        """Wait until the scheduler has a task and what goes with it, of which nothing is here any more then.
+
+        One that cannot take it makes the task fail.
+        """
+        asked, key = self._client.scheduler.get_task_status, future.key
+        while future.status == "pending" and not self._ask(asked, keys=[key])[key]:
             time.sleep(ARRIVING)
 
     def lost(self, why: str) -> ClusterError:
@@ -186,8 +202,3 @@ class Crew:
 def has_resources(worker: Mapping[str, Any], settings: ClusterSettings) -> bool:
     """Whether a worker, as the scheduler describes it, has what tasks ask for."""
     return all(worker["resources"].get(name, 0) >= least for name, least in settings.resources.items())
-
-
-def _machine(address: str) -> str:
-    """Of `tcp://machine:port`."""
-    return address.rpartition(":")[0]

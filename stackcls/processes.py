@@ -2,12 +2,14 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 import socket
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -69,9 +71,28 @@ def _mark(pid: int) -> str:
     return f"{this_machine()}-{pid}-{started(pid) or 0:.0f}"
 
 
-def available_memory() -> int:
-    """Bytes that this process can still take: of the machine's, of its control groups' and of its own limits."""
-    found = [int(psutil.virtual_memory().available), *_left_to_groups()]
+@dataclass(frozen=True)
+class Left:
+    """Memory that a process can still take.
+
+    Attributes
+    ----------
+    machine : int
+        Bytes that its machine has.
+    own : float
+        Bytes that its control groups and its own limits leave; infinite where there are none.
+    group : str
+        Its control groups, which other processes may be in too.
+    """
+
+    machine: int
+    own: float
+    group: str
+
+
+def memory_left() -> Left:
+    """What this process can still take."""
+    found: list[float] = [*_left_to_groups()]
     if sys.platform != "win32":
         import resource
 
@@ -81,16 +102,25 @@ def available_memory() -> int:
             soft, _ = resource.getrlimit(limit)
             if soft != resource.RLIM_INFINITY:
                 found.append(soft - int(taken))
-    return max(0, min(found))
+    return Left(int(psutil.virtual_memory().available), max(0.0, min(found, default=math.inf)), _groups())
+
+
+def available_memory() -> int:
+    """Bytes that this process can still take: of the machine's, of its control groups' and of its own limits."""
+    left = memory_left()
+    return int(min(left.machine, left.own))
+
+
+def _groups() -> str:
+    try:
+        return (PROC / "self" / "cgroup").read_text("ascii")
+    except (OSError, ValueError):  # not Linux
+        return ""
 
 
 def _left_to_groups() -> Iterator[int]:
     """What limits of Linux's control groups leave, as containers and batch systems set them."""
-    try:
-        entries = [line.split(":", 2) for line in (PROC / "self" / "cgroup").read_text("ascii").splitlines()]
-    except (OSError, ValueError):  # not Linux
-        return
-    for _, kinds, name in entries:
+    for _, kinds, name in (line.split(":", 2) for line in _groups().splitlines() if line.count(":") > 1):
         if kinds not in ("", "memory") and "memory" not in kinds.split(","):
             continue
         first = GROUPS if not kinds else GROUPS / "memory"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stackcls.cluster import Cluster
 
+FEW = 2  # results that are here at a time, which may be large; one may have to be computed again
 LONG = 3600.0  # seconds that a fit may well take
 
 
@@ -137,7 +138,7 @@ class Shipping:
             arrays[position], arguments = given[0].kept, given[1]
             return position, arguments
 
-        stream = self._workers.stream(function, job, lambda _: named, arrays.__getitem__, beside, 1, LONG)
+        stream = self._workers.stream(function, job, lambda _: named, arrays.__getitem__, beside, FEW, LONG)
         found: dict[int, Any] = {}
         following = 0
         for position, result in stream:

@@ -226,10 +226,11 @@ def test_what_the_cluster_has_no_memory_for_is_fitted_here_and_said(workers, mon
 def test_every_thread_of_a_worker_needs_memory_for_its_own_rows(connected, monkeypatch):
     data = replace(wide(n=30, width=10), workers=Shipping(connected))  # 1.2 kB each
     monkeypatch.setattr(connected.crew, "spare", lambda _: 6000)
-    assert basefits._all_go(data, 4)
+    assert basefits._all_go(data, 4, 9)
     monkeypatch.setattr(connected.crew, "most_threads", lambda: 5)
     data = replace(data, workers=Shipping(connected))
-    assert not basefits._all_go(data, 4)
+    assert not basefits._all_go(data, 4, 9)
+    assert basefits._all_go(data, 4, 1), "one fit needs no more than one thread"
     assert basefits._goes(data, 0, 4), "one at a time"
 
 

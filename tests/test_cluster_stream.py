@@ -1,5 +1,6 @@
 """What a cluster's client has here at a time, and what it may leave with the workers."""
 
+import math
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from stackcls.clustersettings import ClusterSettings
 from stackcls.crew import Crew
 from stackcls.errors import ClusterError
 from stackcls.listener import Silent
+from stackcls.processes import Left
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +64,24 @@ class Answering:
 
     def sync(self, *_, **__):
         common = {"status": "running", "resources": {}}
-        first, second = {"memory_limit": 0, "nthreads": 1}, {"memory_limit": 700, "nthreads": 4}
+        first = {"memory_limit": 0, "nthreads": 1}
+        second = {"memory_limit": 1000, "nthreads": 4, "metrics": {"memory": 100}}  # of 800, before Dask pauses it
         return {"workers": {"tcp://a:2": common | first, "tcp://b:3": common | second}}
 
     def run(self, function, on_error):
-        assert (function, on_error) == (processes.available_memory, "ignore")
-        return {f"tcp://{name[0]}:{name[1]}": size for name, size in self.left.items() if name != "a1"}
+        assert (function, on_error) == (processes.memory_left, "ignore")
+        return {f"tcp://{name[0]}:{name[1]}": left(size) for name, size in self.left.items() if name != "a1"}
 
     def run_on_scheduler(self, function):
-        assert function is processes.available_memory
-        return self.left["a1"]
+        assert function is processes.memory_left
+        return left(self.left["a1"])
+
+    def get_task_status(self):
+        """Not called, but handed to `sync`."""
+
+
+def left(machine, own=math.inf, group=""):
+    return Left(machine, own, group)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,7 @@ def test_half_of_what_the_poorest_has_may_be_kept_on_a_cluster(left, spare):
 
 
 def test_processes_of_this_run_share_what_it_may_take(monkeypatch):
-    monkeypatch.setattr(Answering, "run", lambda *_, **__: {"tcp://a:2": 9000, "tcp://a:3": 9000})
+    monkeypatch.setattr(Answering, "run", lambda *_, **__: {"tcp://a:2": left(9000), "tcp://a:3": left(9000)})
     answering = Answering(a1=9000)
     assert Crew(answering, ClusterSettings(address="local:2"), Silent()).spare(1200) == 200
     assert Crew(answering, ClusterSettings(address="tcp://a:1"), Silent()).spare(1200) == 350
@@ -157,6 +167,14 @@ def test_threads_of_linear_algebra_are_set_back_when_the_last_job_ends():
     assert n_threads() == before
 
 
+@pytest.mark.parametrize(("groups", "spare"), [("abc", 150), ("aab", 75), ("aaa", 50)])
+def test_processes_of_one_control_group_share_its_limit_and_others_of_the_machine_do_not(monkeypatch, groups, spare):
+    first, *others = (left(2700, 300, group) for group in groups)
+    monkeypatch.setattr(Answering, "run_on_scheduler", lambda *_: first)
+    monkeypatch.setattr(Answering, "run", lambda *_, **__: dict(zip(["tcp://a:2", "tcp://a:3"], others, strict=True)))
+    assert Crew(Answering(), ClusterSettings(address="tcp://a:1"), Silent()).spare() == spare
+
+
 def test_a_scheduler_that_is_lost_while_it_is_asked_for_memory_is_said(monkeypatch):
     monkeypatch.setattr(Answering, "status", "closed")
     with pytest.raises(ClusterError, match="the scheduler is lost"):
@@ -165,7 +183,33 @@ def test_a_scheduler_that_is_lost_while_it_is_asked_for_memory_is_said(monkeypat
 
 def test_a_real_cluster_says_how_much_it_can_keep(connected):
     assert 0 < connected.crew.spare() < processes.available_memory() / 5
-    assert crew._machine("tcp://127.0.0.1:80") == "tcp://127.0.0.1"
+
+
+class Unwelcome:
+    """What cannot be unpickled, as between versions of NumPy."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def test_what_the_scheduler_cannot_unpickle_fails_and_is_not_waited_for(connected):
+    with (
+        connecting.connect(ClusterSettings(address=connected.crew._settings.address), Silent()) as other,
+        pytest.raises(ClusterError, match=r"(?s)cannot do its part \(.*deserialization"),
+    ):
+        other.keep(Unwelcome())
+
+
+def test_what_tasks_share_is_kept_where_they_may_be():
+    given = []
+
+    class Submitting(Answering):
+        def submit(self, *_, **options):
+            given.append(options["resources"])
+            return type("Kept", (), {"key": "a", "status": "finished"})
+
+    Cluster(Submitting(), ClusterSettings(address="tcp://a:1", resources={"GPU": 1}), Silent()).keep([1])
+    assert given == [{"GPU": 1.0}]
 
 
 @pytest.mark.slow
