@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from distributed import LocalCluster
+from distributed import KilledWorker, LocalCluster
 from threadpoolctl import threadpool_info
 
 from stackcls import cluster, connecting, crew, processes, worker
@@ -183,6 +183,20 @@ def test_a_scheduler_that_is_lost_while_it_is_asked_for_memory_is_said(monkeypat
 
 def test_a_real_cluster_says_how_much_it_can_keep(connected):
     assert 0 < connected.crew.spare() < processes.available_memory() / 5
+
+
+def test_a_result_that_is_lost_and_then_given_up_counts_as_killed(connected):
+    class Lost:
+        status, error = "finished", KilledWorker("a task", None, 1)
+
+        def result(self, timeout):
+            self.status = "error"
+            raise self.error
+
+        def exception(self):
+            return self.error
+
+    assert connected._outcome(Lost()).error is Lost.error
 
 
 class Unwelcome:
