@@ -187,8 +187,8 @@ class Cluster:
         last = getattr(getattr(error, "last_worker", None), "address", "unknown")
         return ClusterError(
             f"{self._address}: every worker that was given one part of the work died over it, the last one {last}: "
-            "give the workers more memory (`dask worker --memory-limit`; their logs say whether that was it), or take "
-            f"out what is at fault, and run the same command again. That part is {name}"
+            "look into their logs, give the workers more memory (`dask worker --memory-limit`), install stackcls where "
+            f"one lacks it, or take out what is at fault, and run the same command again. That part is {name}"
         )
 
     def failure(self, error: BaseException) -> ClusterError:

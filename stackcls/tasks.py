@@ -23,6 +23,7 @@ from stackcls.files import digest_file, explained, sweep
 from stackcls.inference import Inference, Job, MadeBy, Seconds
 from stackcls.listener import Silent
 from stackcls.settings import Limits
+from stackcls.tarfiles import TarMember
 
 READY = 2  # jobs whose networks a worker keeps: those of two users, say
 
@@ -112,9 +113,10 @@ def hashed(items: Sequence[ImageInput], limits: Limits) -> Hashed:
 
 
 def size_of(item: ImageInput) -> int | None:
-    """Bytes of an image's file as this machine sees it; None where it is no file of its own."""
+    """Bytes of an image's file, or of the shard that it is in, as this machine sees it; None of what is elsewhere."""
+    place = item.content.shard if isinstance(item.content, TarMember) else item.content
     try:
-        return item.content.stat().st_size if isinstance(item.content, Path) else None
+        return place.stat().st_size if isinstance(place, Path) else None
     except OSError:
         return None
 

@@ -6,6 +6,7 @@ from stackcls import images, remotely
 from stackcls.errors import ClusterError, UnreadableFile
 from stackcls.extraction import ImageInput
 from stackcls.settings import Limits
+from stackcls.tarfiles import TarMember
 from stackcls.tasks import Hashed
 
 LIMITS = Limits()
@@ -53,3 +54,10 @@ def test_a_block_that_differs_from_what_another_worker_hashed_ends_the_run(items
     failures = {0: UnreadableFile("0.png", "changed while this run was reading it; run again")}
     with pytest.raises(ClusterError, match="let every worker see the same images under the same path"):
         remotely._check_failures([item], failures, LIMITS, "tcp://a:1")
+
+
+def test_members_of_another_shard_end_the_run(tmp_path):
+    (tmp_path / "a.tar").write_bytes(bytes(2048))
+    item = ImageInput("a.tar/0.png", TarMember(tmp_path / "a.tar", 512, 9))
+    with pytest.raises(ClusterError, match=r"under the same path \(.*/a\.tar\)"):
+        remotely._check_hashes([item], found([item], [4096]), LIMITS)

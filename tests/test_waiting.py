@@ -30,7 +30,7 @@ def test_nobody_need_listen():
 
 
 def test_a_server_that_does_not_answer_is_told_with_how_often_it_is_asked(heard, monkeypatch):
-    lines, _ = heard
+    lines, now = heard
     monkeypatch.setattr(fetching, "PAUSE", 0.0)
 
     def fail():
@@ -38,9 +38,13 @@ def test_a_server_that_does_not_answer_is_told_with_how_often_it_is_asked(heard,
 
     with pytest.raises(SourceAway):
         fetching.trying(fail, Url("http://127.0.0.1:9/a.png"), "a.png", Limits(read_tries=3))
-    (line,) = lines
+    now[0] = waiting.EVERY
+    with pytest.raises(SourceAway):
+        fetching.trying(fail, Url("http://127.0.0.1:9/"), "", Limits(read_tries=3), each=2)
+    line, *_ = lines
     assert line.startswith("http://127.0.0.1:9/a.png is not answered (")
     assert line.endswith("): trying again, 2 of 3 tries")
+    assert lines[-1].endswith("): trying again, 3 of 3 tries")
 
 
 def test_the_command_line_listens(stackcls):
