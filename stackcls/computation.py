@@ -15,7 +15,7 @@ from stackcls.extraction import ImageInput
 from stackcls.inference import Inference, Job, MadeBy, Runner
 from stackcls.listener import Listener
 from stackcls.listing import Listing
-from stackcls.remotely import OnCluster
+from stackcls.remotely import OnCluster, check_hashed
 from stackcls.settings import FeatureSettings
 from stackcls.store import Store
 
@@ -37,10 +37,13 @@ def finished(located: Sequence[Located], old: Store | None, folder: BlockFolder)
     return done
 
 
-def reject_unreadable(listing: Listing, located: Sequence[Located], done: Mapping[str, set[str]]) -> None:
+def reject_unreadable(
+    listing: Listing, located: Sequence[Located], done: Mapping[str, set[str]], by_workers: bool = False
+) -> None:
     """Reject missing images from the first one on until one can be decoded.
 
-    Where only such are missing as were rejected before, nothing is left to do, and no network need be built.
+    Where only such are missing as were rejected before, nothing is left to do, and no network need be built. Where
+    workers hashed them, `ClusterError` is raised if what they saw is not what is here.
     """
     begun: set[tuple[str, ...]] = set()  # where an image was found that can be decoded
     while work := {
@@ -48,6 +51,8 @@ def reject_unreadable(listing: Listing, located: Sequence[Located], done: Mappin
     }:
         for names, inputs in work.items():
             bad = extraction.unreadable_first(inputs, listing.limits)
+            if by_workers:
+                check_hashed(inputs, bad, listing.limits)
             if len(bad) < len(inputs):
                 begun.add(names)
             listing.reject(bad)

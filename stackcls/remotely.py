@@ -221,6 +221,30 @@ def _check_hashes(items: Sequence[ImageInput], found: Hashed, limits: Limits) ->
             raise _differing(item, found.worker)
 
 
+def check_hashed(items: Sequence[ImageInput], errors: Sequence[UnreadableImage], limits: Limits) -> None:
+    """Refuse to reject an image that changed only in that a worker, which hashed it, sees another file.
+
+    Parameters
+    ----------
+    items : sequence of ImageInput
+    errors : sequence of UnreadableImage
+        Why this machine cannot read some of them.
+    limits : Limits
+
+    Raises
+    ------
+    ClusterError
+        If a file is there, with another content than was hashed.
+    """
+    known = {item.name: item for item in items}
+    for error in errors:
+        if isinstance(error, UnreadableFile):
+            item = known[error.path]
+            with suppress(UnreadableImage):
+                if images.hash_file(cast(Any, item.content), item.name, limits) != item.sha256:
+                    raise _differing(item, "that hashed it")
+
+
 def _differing(item: ImageInput, worker: str) -> ClusterError:
     return ClusterError(
         f"{item.name}: the worker {worker}, or one before it, sees another file than this machine, or the file "

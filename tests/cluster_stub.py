@@ -83,6 +83,8 @@ def place(array, seconds):
 def hash_seen(content, name, limits, *more):
     if "unseen" in name:
         raise UnreadableFile(name, "file not found")
+    if "other" in name:
+        return "0" * 64
     return hash_file(content, name, limits, *more)
 
 

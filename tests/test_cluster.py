@@ -123,6 +123,12 @@ def test_images_that_only_workers_cannot_read_are_not_rejected(photos, on_cluste
         features.run(on_cluster(photos.name))
 
 
+def test_an_image_of_which_workers_see_another_file_is_not_rejected(photos, on_cluster):
+    write_photo(photos / "blue/--other.png", (60, 60, 200), 5)  # the first, which this machine decodes itself
+    with pytest.raises(ClusterError, match=r"blue/--other.png: the worker .* sees another file than this machine"):
+        features.run(on_cluster(photos))
+
+
 def test_images_that_only_workers_cannot_decode_are_not_rejected(photos, on_cluster):
     (photos / "red/cut.png").write_bytes((photos / "red/00.png").read_bytes()[:200])
     write_photo(photos / "red/large.png", (200, 60, 60), 5)

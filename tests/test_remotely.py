@@ -61,3 +61,13 @@ def test_members_of_another_shard_end_the_run(tmp_path):
     item = ImageInput("a.tar/0.png", TarMember(tmp_path / "a.tar", 512, 9))
     with pytest.raises(ClusterError, match=r"under the same path \(.*/a\.tar\)"):
         remotely._check_hashes([item], found([item], [4096]), LIMITS)
+
+
+def test_a_file_that_a_worker_hashed_otherwise_is_not_rejected_for_having_changed(items):
+    changed = [UnreadableFile(item.name, "changed while this run was reading it; run again") for item in items]
+    seen = [ImageInput(item.name, item.content, images.hash_file(item.content, item.name, LIMITS)) for item in items]
+    remotely.check_hashed(seen, changed, LIMITS)
+    seen[2] = ImageInput(items[2].name, items[2].content, "0" * 64)
+    remotely.check_hashed(seen, changed[:2], LIMITS)
+    with pytest.raises(ClusterError, match=r"^2\.png: the worker that hashed it, or one before it, sees another file"):
+        remotely.check_hashed(seen, changed, LIMITS)

@@ -152,7 +152,7 @@ def _run(
             drawn = settings.features.engine, settings.cv.seed, folder, listener, settings.cv.holdout
             located = calibration.fit_bases(located, listing, *drawn)
         finished = computation.finished(located, old, folder)
-        computation.reject_unreadable(listing, located, finished)
+        computation.reject_unreadable(listing, located, finished, workers is not None)
         wanted = set(listing.sha256.values())
         reused = {item.backbone.name: len(wanted & finished[item.identity.digest]) for item in located}
         missing = dict.fromkeys(sorted(absent), len(wanted))
