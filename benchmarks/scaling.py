@@ -47,7 +47,10 @@ def read_units(path: Path | None) -> tuple[dict[str, float], list[str]]:
     units: dict[str, float] = json.loads(UNITS.read_text())
     if path is None:
         return units, []
-    given = json.loads(path.read_text())
+    try:
+        given = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--units {path}: cannot be read ({error})") from None
     if "parts" in given and "units" not in given:
         raise SystemExit(f"--units {path}: not everything is measured yet; let benchmarks/unit_costs.py finish it")
     given = given.get("units", given)
@@ -141,6 +144,8 @@ def main() -> None:
     parser.add_argument("--requests", type=float, default=Prices.requests, help="price of a thousand requests")
     parser.add_argument("--gb-out", type=float, default=Prices.gb_out, help="price of a gigabyte that leaves a region")
     given = vars(parser.parse_args())
+    if low := [name for name in ("workers", "cores", "folds", "classes") if given[name] < 1]:
+        parser.error(f"--{low[0]}: at least 1")
     units, defaults = read_units(given.pop("units"))
     prices = Prices(**{field.name: given.pop(field.name) for field in fields(Prices)})
     counts, chosen = given.pop("images"), given.pop("networks")

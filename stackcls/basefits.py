@@ -23,7 +23,6 @@ Advance = Callable[[int], None]
 Part = tuple[Ints, Ints]  # rows to fit on, rows held out
 BaseResult = tuple[FittedBase, Floats, Floats]  # and what the meta-classifier learns from, and of rows held out
 
-CALL = "a fit"  # as messages call what a worker does
 SVM = 5  # times a matrix that fitting a linear SVM takes: liblinear copies its rows, wide and as pairs
 
 
@@ -160,23 +159,33 @@ def _goes(data: TrainingSet, number: int, copies: int) -> bool:
     """Whether fits of a large matrix, one at a time, are the workers' rather than done here."""
     if data.workers is None or number in data.streamed:
         return False
-    size = _size(data, number)
-    return data.workers.holds(data.names[number], size, copies * size)
+    return data.workers.holds(data.names[number], _size(data, number), _work(data, number, copies))
 
 
 def _all_go(data: TrainingSet, copies: int, n_fits: int) -> bool:
     """Whether fits of small matrices, side by side, are the workers' rather than done here."""
     if data.workers is None:
         return False
-    sizes = [_size(data, number) for number in range(len(data.names))]
-    return data.workers.holds("all matrices", sum(sizes), copies * min(data.workers.threads, n_fits) * max(sizes))
+    numbers = range(len(data.names))
+    work = max(_work(data, number, copies) for number in numbers) * min(data.workers.threads, n_fits)
+    return data.workers.holds("all matrices", sum(_size(data, number) for number in numbers), work)
+
+
+def _work(data: TrainingSet, number: int, copies: int) -> int:
+    """Bytes that a fit takes beside the whole matrix."""
+    return memory.one_fit(len(data.y), len(data.class_names), data.widths[number], copies)
+
+
+def _named(data: TrainingSet, numbers: Sequence[int]) -> Callable[[int], str]:
+    """What messages call a fit, by its position among those of these backbones."""
+    return lambda position: f"a fit of {data.names[numbers[position]]}, which can be done without a cluster too"
 
 
 def _small_elsewhere(fits: Sequence[_Fit], data: TrainingSet, advance: Advance) -> Iterator[BaseResult]:
     """All fits side by side."""
     assert data.workers is not None
     calls = ((_matrix(data, fit.number), _arguments(data, fit, False)) for fit in fits)
-    for result in data.workers.run(_fit_there, calls, CALL, beside=True):
+    for result in data.workers.run(_fit_there, calls, _named(data, [fit.number for fit in fits]), beside=True):
         advance(1)
         yield result
 
@@ -209,15 +218,19 @@ def _round(fits: Sequence[_Fit], data: TrainingSet, there: bool, advance: Advanc
             yield result
         return
     assert data.workers is not None
+
+    def named(some: Sequence[_Fit]) -> Callable[[int], str]:
+        return _named(data, [fit.number for fit in some])
+
     folds = [fit for fit in fits if fit.test.size]
     whole = [fit for fit in fits if not fit.test.size]  # which come last
     calls = ((_matrix(data, fit.number), _arguments(data, fit, True)) for fit in folds)
-    for fit, result in zip(folds, data.workers.run(_fit_there, calls, CALL, beside=False), strict=True):
+    for fit, result in zip(folds, data.workers.run(_fit_there, calls, named(folds), beside=False), strict=True):
         means[fit.number].take(result)
         advance(1)
         yield result
     calls = ((_matrix(data, fit.number), _arguments(data, fit, True, means[fit.number].start())) for fit in whole)
-    for result in data.workers.run(_fit_there, calls, CALL, beside=False):
+    for result in data.workers.run(_fit_there, calls, named(whole), beside=False):
         advance(1)
         yield result
 
@@ -253,7 +266,7 @@ def _svms_elsewhere(
     calls = (
         (_matrix(data, number), (class_weight, data.y[train], train, test, large)) for number, train, test in tasks
     )
-    return data.workers.run(_fit_svm_there, calls, CALL, beside=not large)
+    return data.workers.run(_fit_svm_there, calls, _named(data, [task[0] for task in tasks]), beside=not large)
 
 
 def _fit_svm_there(matrix: Floats, class_weight: str | None, y: Ints, train: Ints, test: Ints, large: bool) -> Floats:

@@ -76,7 +76,7 @@ class Cluster:
             # Where tasks may be: on another worker it might not even be possible to unpickle it.
             kept = self._client.submit(worker.same, value, key=key, resources=self._resources, pure=False)
         self.crew.wait_for(kept)  # else what is sent after it would be here beside it
-        if kept.status not in ("pending", "finished"):
+        if kept.status in ("error", "cancelled"):
             raise self.failure(self._exception(kept))
         return kept
 
@@ -87,6 +87,7 @@ class Cluster:
         named: Callable[[int], str],
         kept: Callable[[int], Any] = lambda _: None,
         beside: bool = False,
+        alone: bool = False,
         n_together: int = TOGETHER,
         quiet: float | None = None,
     ) -> Iterator[tuple[int, T]]:
@@ -105,6 +106,8 @@ class Cluster:
             From a number to what `keep` gave, which is the first argument of that call.
         beside : bool
             Whether workers do as many jobs side by side as they have threads.
+        alone : bool
+            Whether none is to wait at a worker that is busy.
         n_together : int
             Results that are fetched, or wait here to be taken, at a time.
         quiet : float, optional
@@ -139,7 +142,7 @@ class Cluster:
             flying[future.key] = _Flying(future, number, arguments, deaths, place)
             future.add_done_callback(lambda ended: done.put(ended.key))
 
-        self.crew.begin(beside, quiet)
+        self.crew.begin(beside, alone, quiet)
         pool = ThreadPoolExecutor(n_together, "stackcls-fetching")
         try:
             while True:
@@ -177,10 +180,10 @@ class Cluster:
             return None
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Run a coroutine function on all workers, and wait for none."""
+        """Run a coroutine function on all workers that can do the run's tasks, and wait for none."""
         with suppress(Exception):
             if self._client.status == "running":  # else it would wait for a new connection
-                self._client.run(function, *arguments, wait=False)
+                self._client.run(function, *arguments, workers=self.crew.addresses, wait=False)
 
     def killing(self, error: BaseException, name: str) -> ClusterError:
         """An error for a job over which one worker after the other died."""

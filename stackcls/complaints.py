@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from stackcls.section import shown
 from stackcls.settings import BackboneEntry, Settings
+from stackcls.urls import scrubbed
 
 # What pydantic's kinds of error ask for, without words of Python's; that of a limit it says well itself.
 NEEDED = {
@@ -37,7 +38,7 @@ def place(detail: Mapping[str, Any]) -> list[str]:
 def sentence(detail: Mapping[str, Any]) -> str:
     """One sentence for one of pydantic's complaints: what was given, what is allowed."""
     parts, context = place(detail), detail.get("ctx", {})
-    given = shown(detail["input"])
+    given = scrubbed(shown(detail["input"]))
     match detail["type"]:
         case "extra_forbidden" | "invalid_key":
             section = _section(detail["loc"])
@@ -62,7 +63,7 @@ def sentence(detail: Mapping[str, Any]) -> str:
 
 def shown_key(key: str) -> str:
     """A key as a message may show it."""
-    return key if key.isprintable() else repr(key)
+    return scrubbed(key if key.isprintable() else repr(key))
 
 
 def kind(value: object) -> str:

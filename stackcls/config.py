@@ -12,7 +12,7 @@ from stackcls import complaints, plainyaml
 from stackcls.clustersettings import FILES
 from stackcls.errors import ConfigError
 from stackcls.settings import Settings
-from stackcls.urls import is_url
+from stackcls.urls import is_url, scrubbed
 
 DEFAULT_FILE = Path("pipeline.yaml")
 NO_FILES = frozenset({"imagenet", "random"})
@@ -155,13 +155,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _apply(raw: dict[str, Any], override: Override) -> None:
     """Set one `key.path=value` in nested plain values; a number in the path picks from a list."""
     key, separator, text = override.text.partition("=")
-    who = override.option or f"--set {override.text!r}"
+    who = override.option or f"--set {scrubbed(override.text)!r}"
     if not separator or not key:
         raise ConfigError(f"{who}: must be key.path=value, for example --set cv.folds=5")
     try:
         value = plainyaml.parse(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{who}: the value is not valid YAML: {error}") from None
+        raise ConfigError(
+            f"{who}: the value is not valid YAML: {getattr(error, 'problem', None) or 'no text'}"
+        ) from None
     *parents, last = key.split(".")
     place: Any = raw
     try:

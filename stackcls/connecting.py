@@ -15,13 +15,12 @@ from typing import Any
 from stackcls import __version__, cores
 from stackcls.cluster import Cluster
 from stackcls.clustersettings import CONFIGURED, INSTALL, ClusterSettings
-from stackcls.crew import has_resources
+from stackcls.crew import ABSENT, CALL, has_resources
 from stackcls.errors import ClusterError, ConfigError
 from stackcls.listener import Listener
 from stackcls.printable import counted
 
 CLOSING = 10.0
-ABSENT = ImportError, AttributeError
 
 
 @contextmanager
@@ -73,7 +72,7 @@ def _check_installed(client: Any, settings: ClusterSettings) -> None:
 
     Workers that come later are not asked.
     """
-    ask, wanted = partial(client.sync, callback_timeout=settings.timeout), "stackcls.worker:call"
+    ask, wanted = partial(client.sync, callback_timeout=settings.timeout), CALL
     lacking: list[tuple[str, Exception]] = []
     try:
         workers = ask(client.scheduler.identity, n_workers=-1)["workers"]
@@ -106,10 +105,10 @@ def _client(where: Any, settings: ClusterSettings, stack: ExitStack) -> Any:
         if isinstance(where, str):
             get_address_host_port(where, strict=True)
         client.__init__(where, timeout=settings.timeout, set_as_default=False)  # type: ignore[misc]
-    except (ValueError, TypeError) as error:  # a TLS address without certificates is a TypeError
+    except (ValueError, TypeError, FileNotFoundError) as error:  # a TLS address without certificates is a TypeError
         raise ConfigError(
             f"cluster.address: {settings.address!r}: {where} cannot be used ({error}): give what `dask scheduler` "
-            "says, tcp://HOST:PORT; tls:// needs certificates in Dask's configuration (distributed.comm.tls)"
+            "says, tcp://HOST:PORT; tls:// needs certificates, by Dask's configuration (distributed.comm.tls)"
         ) from None
     except OSError as error:
         raise ClusterError(

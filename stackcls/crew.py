@@ -5,20 +5,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pkgutil import resolve_name
 from typing import Any
 
 from stackcls import processes
-from stackcls.clustersettings import ClusterSettings
+from stackcls.clustersettings import INSTALL, ClusterSettings
 from stackcls.errors import ClusterError
 from stackcls.listener import Listener
 from stackcls.printable import counted
 
+CALL = "stackcls.worker:call"  # what every worker has to know
+ABSENT = ImportError, AttributeError
 AHEAD = 3  # tasks for each worker: one that runs, one that waits there, and one whose result is being fetched
 AT_LEAST = 8  # also where there is no worker yet, so that clusters that grow on demand see a demand
 LOOK = 2.0  # seconds between two looks at which workers there are
 PATIENCE = 10.0  # seconds without a worker after which the user is told
 REMINDING = 60.0  # seconds after which this is said again
 QUIET = 300.0  # seconds without a block's features after which the user is told, though there are workers
+IMPORTED = 300_000_000  # bytes that a worker takes once it has imported what fits need
 PAUSED = 0.8  # share of a worker's memory limit from which on Dask gives it nothing to do
 ARRIVING = 0.02  # seconds between two looks whether the scheduler has something
 
@@ -36,14 +40,26 @@ class Crew:
 
     def __init__(self, client: Any, settings: ClusterSettings, listener: Listener) -> None:
         self._client, self._settings, self._listener = client, settings, listener
-        self._looked, self._heard, self._quiet, self._beside = 0.0, time.monotonic(), QUIET, False
+        self._looked, self._heard, self._quiet = 0.0, time.monotonic(), QUIET
+        self._beside = self._alone = False
         self._said = -math.inf
         self._threads: dict[str, int] = {}  # of each, by its address
         self._had_any = False
+        self._known: set[str] = set()
 
-    def begin(self, beside: bool, quiet: float | None) -> None:
-        """Wait for results from now on; `quiet` is how many seconds without one are nothing to tell."""
-        self._beside, self._quiet = beside, QUIET if quiet is None else quiet
+    def begin(self, beside: bool = False, alone: bool = False, quiet: float | None = None) -> None:
+        """Wait for results from now on.
+
+        Parameters
+        ----------
+        beside : bool
+            Of tasks that workers do as many of side by side as they have threads.
+        alone : bool
+            Of tasks of which a worker does one at a time, and none is to wait at one while another has nothing to do.
+        quiet : float, optional
+            How many seconds without a result are nothing to tell.
+        """
+        self._beside, self._alone, self._quiet = beside, alone, QUIET if quiet is None else quiet
         self.heard()
 
     def heard(self) -> None:
@@ -54,6 +70,8 @@ class Crew:
         """How many tasks may be under way; looks now and then how many workers there are."""
         if time.monotonic() - self._looked > LOOK:
             self.look()
+        if self._alone:
+            return len(self._threads) + 1
         return max(AT_LEAST, AHEAD * (sum(self._threads.values()) if self._beside else len(self._threads)))
 
     def least_busy(self, places: Iterable[str | None]) -> str | None:
@@ -90,18 +108,14 @@ class Crew:
         with suppress(Exception):
             left |= self._client.run(processes.memory_left, on_error="ignore")
         here = memory if self._settings.processes else math.inf
-        machines = {address: address.rpartition(":")[0] for address in left}  # of `tcp://machine:port`
-        on_machine = Counter(machines.values())
-        in_group = Counter((machines[address], found.group) for address, found in left.items())
+        on_machine = Counter(found.name for found in left.values())
+        in_group = Counter((found.name, found.group) for found in left.values())
         shares = [
-            min(
-                min(found.machine, here) / on_machine[machines[address]],
-                found.own / in_group[machines[address], found.group],
-            )
-            for address, found in left.items()
+            min(min(found.machine, here) / on_machine[found.name], found.own / in_group[found.name, found.group])
+            for found in left.values()
         ]
         limits = [
-            max(0.0, PAUSED * one["memory_limit"] - one.get("metrics", {}).get("memory", 0))
+            max(0.0, PAUSED * one["memory_limit"] - max(IMPORTED, one.get("metrics", {}).get("memory", 0)))
             for one in self._offered().values()
             if one["memory_limit"]
         ]
@@ -128,7 +142,8 @@ class Crew:
         able = {address: one for address, one in offered.items() if has_resources(one, self._settings)}
         # One that is paused begins nothing until it has memory again.
         running = {address: one for address, one in able.items() if one["status"] == "running"}
-        self._threads = {address: one["nthreads"] for address, one in running.items()}
+        came_first, self._threads = not self._threads, {address: one["nthreads"] for address, one in running.items()}
+        self._greet(came_first)
         n_paused = sum(one["status"] == "paused" for one in able.values())
         self._looked = now = time.monotonic()
         self._had_any = self._had_any or bool(self._threads)
@@ -137,11 +152,46 @@ class Crew:
             self.warn(self._waiting(len(offered), n_paused, now - self._heard))
             self._said = now
 
+    def _greet(self, came_first: bool) -> None:
+        """Say how many workers came where there was none, and which that came later lack stackcls."""
+        new = self._threads.keys() - self._known
+        if not new or not self._looked:  # at first all were asked
+            self._known |= new
+            return
+        self._known |= new
+        if came_first:
+            self._listener.say(f"{self._settings.address}: {self._there()}")
+        answers: dict[str, Any] = {}
+        with suppress(Exception):  # gone again, or busy
+            given = {"workers": list(new), "on_error": "return"}
+            answers = self._client.sync(self._client.run, resolve_name, CALL, callback_timeout=REMINDING, **given)
+        for address, answer in answers.items():
+            if isinstance(answer, ABSENT):
+                self.warn(
+                    f"the worker {address} will end over its first task, since stackcls cannot be imported there "
+                    f"({answer}): stop it, or install stackcls there ({INSTALL})"
+                )
+
+    def _there(self) -> str:
+        return f"{counted(len(self._threads), 'worker')} with {counted(sum(self._threads.values()), 'thread')} in all"
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of the workers that there were when it was looked last."""
+        return list(self._threads)
+
+    def gather(self) -> frozenset[str]:
+        """Wait until there is a worker; return the addresses of all."""
+        while time.monotonic() - self._looked > LOOK or not self._threads:
+            self.look()
+            if not self._threads:
+                time.sleep(LOOK)
+        return frozenset(self._threads)
+
     def introduce(self) -> None:
         """Say which workers there are."""
         self.look()
-        there = f"{counted(len(self._threads), 'worker')} with {counted(sum(self._threads.values()), 'thread')} in all"
-        self._listener.say(f"{self._settings.address}: {there if self._threads else 'no worker yet'}")
+        self._listener.say(f"{self._settings.address}: {self._there() if self._threads else 'no worker yet'}")
 
     def _waiting(self, n_offered: int, n_paused: int, seconds: float) -> str:
         """What is waited for, and what the user can do."""
@@ -153,7 +203,7 @@ class Crew:
             more = f"; {paused}" if n_paused else ""
             return f"no result for {seconds / 60:.0f} minutes: waiting; look into the workers' logs{more}"
         if n_paused:
-            return f"waiting: {paused}"
+            return f"for {seconds:.0f} s, waiting: {paused}; the run goes on when they are started again with it"
         if needs:
             return (
                 f"{counted(n_offered, 'worker')}, none of them with {needs}: waiting; start some with `dask worker "

@@ -12,6 +12,7 @@ from stackcls.streaming import rows_of_block
 
 SHARE = 0.75  # of what is available: other work, and what the system keeps of files, need some too
 NUMBER = 4  # bytes of a float32
+FIT_TABLES = 4  # arrays of a number for each image and class that a single fit has
 TABLES = 12  # beside one for each backbone: arrays of a number for each image and class that are there together
 UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
@@ -60,7 +61,7 @@ def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: 
     streamed, lines = [], []
     for number, (name, width) in enumerate(zip(names, widths, strict=True)):
         matrix = NUMBER * n_images * width * n_copies
-        steps = NUMBER * (width + 1) * n_classes * 2 * (PAIRS + 4)
+        steps = _steps(width, n_classes)
         if matrix + steps + tables <= memory:
             continue
         streamed.append(number)
@@ -84,6 +85,16 @@ def plan(names: Sequence[str], widths: Sequence[int], n_images: int, n_classes: 
             f"images{less}"
         )
     return Plan(memory, frozenset(streamed), tuple(lines))
+
+
+def _steps(width: int, n_classes: int) -> int:
+    """Bytes of what L-BFGS keeps: arrays of the size of the coefficients."""
+    return NUMBER * (width + 1) * n_classes * 2 * (PAIRS + 4)
+
+
+def one_fit(n_images: int, n_classes: int, width: int, n_copies: int) -> int:
+    """Bytes that one fit takes beside the matrix that it is given."""
+    return NUMBER * n_images * (n_copies * width + FIT_TABLES * n_classes) + _steps(width, n_classes)
 
 
 def _tuning(backbones: int, settings: Settings) -> int:

@@ -77,6 +77,8 @@ class Left:
 
     Attributes
     ----------
+    name : str
+        Of its machine, as `this_machine`.
     machine : int
         Bytes that its machine has.
     own : float
@@ -85,6 +87,7 @@ class Left:
         Its control groups, which other processes may be in too.
     """
 
+    name: str
     machine: int
     own: float
     group: str
@@ -102,7 +105,9 @@ def memory_left() -> Left:
             soft, _ = resource.getrlimit(limit)
             if soft != resource.RLIM_INFINITY:
                 found.append(soft - int(taken))
-    return Left(int(psutil.virtual_memory().available), max(0.0, min(found, default=math.inf)), _groups())
+    return Left(
+        this_machine(), int(psutil.virtual_memory().available), max(0.0, min(found, default=math.inf)), _groups()
+    )
 
 
 def available_memory() -> int:

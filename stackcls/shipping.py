@@ -3,7 +3,6 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
@@ -45,10 +44,16 @@ class Shipping:
         self._of: object = None
         self._shipped: OrderedDict[int, Shipped] = OrderedDict()
         self._said: set[str] = set()
+        self._there: frozenset[str] = frozenset()
+        self._room = 0.0
 
-    @cached_property
+    @property
     def _spare(self) -> float:
-        return self._workers.crew.spare(self._memory)
+        """What the cluster has for matrices; asked again when its workers are others."""
+        there = self._workers.crew.gather()
+        if there != self._there:
+            self._there, self._room = there, self._workers.crew.spare(self._memory)
+        return self._room
 
     def holds(self, name: str, size: int, work: int) -> bool:
         """Whether the cluster has memory for matrices, and for work on them beside; says so, once, where it has not.
@@ -74,7 +79,7 @@ class Shipping:
         """Whether the cluster has memory for matrices of so many bytes in all."""
         return size <= self._spare
 
-    @cached_property
+    @property
     def threads(self) -> int:
         """The most that a worker has."""
         return self._workers.crew.most_threads()
@@ -106,7 +111,11 @@ class Shipping:
             taken -= self._shipped.popitem(last=False)[1].size
 
     def run(
-        self, function: Callable[..., Any], calls: Iterable[tuple[Shipped, tuple[Any, ...]]], named: str, beside: bool
+        self,
+        function: Callable[..., Any],
+        calls: Iterable[tuple[Shipped, tuple[Any, ...]]],
+        named: Callable[[int], str],
+        beside: bool,
     ) -> Iterator[Any]:
         """Call a function with an array and further arguments; yield results in order.
 
@@ -116,8 +125,8 @@ class Shipping:
             Of a module, so that workers find it.
         calls : iterable of Shipped and tuple
             The array, and the arguments after it.
-        named : str
-            What messages call one such call.
+        named : callable
+            From the position of a call to what messages call it.
         beside : bool
             Whether workers do as many side by side as they have threads.
 
@@ -138,7 +147,7 @@ class Shipping:
             arrays[position], arguments = given[0].kept, given[1]
             return position, arguments
 
-        stream = self._workers.stream(function, job, lambda _: named, arrays.__getitem__, beside, FEW, LONG)
+        stream = self._workers.stream(function, job, named, arrays.__getitem__, beside, not beside, FEW, LONG)
         found: dict[int, Any] = {}
         following = 0
         for position, result in stream:

@@ -114,7 +114,7 @@ def place(value: object) -> Place:
     if isinstance(value, Path | Url):
         return value
     if not isinstance(value, str):
-        raise SourceError(f"{shown(value)} does not do: a path or a URL is needed")
+        raise SourceError(f"{scrubbed(shown(value))} does not do: a path or a URL is needed")
     if not is_url(value):
         return Path(value)
     if value.lower().startswith("file://"):

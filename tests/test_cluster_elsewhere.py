@@ -99,7 +99,7 @@ def test_what_dask_itself_is_told_is_enough(elsewhere, tls, work, tmp_path, monk
 def test_without_certificates_the_message_says_where_dask_looks_for_them(elsewhere, work, stackcls):
     status, _, err = stackcls("features", "--cluster", elsewhere[0].file, "--set", "cluster.timeout=5")
     assert status == 2
-    assert "tls:// needs certificates in Dask's configuration (distributed.comm.tls)" in err
+    assert "tls:// needs certificates, by Dask's configuration (distributed.comm.tls)" in err
 
 
 def test_a_worker_without_stackcls_is_named_before_it_ends(elsewhere, tls, work, stackcls):

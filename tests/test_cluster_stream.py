@@ -65,12 +65,13 @@ class Answering:
     def sync(self, *_, **__):
         common = {"status": "running", "resources": {}}
         first = {"memory_limit": 0, "nthreads": 1}
-        second = {"memory_limit": 1000, "nthreads": 4, "metrics": {"memory": 100}}  # of 800, before Dask pauses it
+        second = {"memory_limit": 1000, "nthreads": 4, "metrics": {"memory": 100}}  # 700 left till Dask pauses it
         return {"workers": {"tcp://a:2": common | first, "tcp://b:3": common | second}}
 
     def run(self, function, on_error):
         assert (function, on_error) == (processes.memory_left, "ignore")
-        return {f"tcp://{name[0]}:{name[1]}": left(size) for name, size in self.left.items() if name != "a1"}
+        sizes = ((name, size) for name, size in self.left.items() if name != "a1")
+        return {f"tcp://{name[0]}:{name[1]}": left(size, on=name[0]) for name, size in sizes}
 
     def run_on_scheduler(self, function):
         assert function is processes.memory_left
@@ -80,8 +81,14 @@ class Answering:
         """Not called, but handed to `sync`."""
 
 
-def left(machine, own=math.inf, group=""):
-    return Left(machine, own, group)
+def left(machine, own=math.inf, group="", on="a"):
+    return Left(on, machine, own, group)
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    """Workers that import nothing of weight."""
+    monkeypatch.setattr(crew, "IMPORTED", 10)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_waiting_is_said_again_and_again_and_that_there_were_workers(monkeypatch
     now, heard = [100.0], Hearing()
     monkeypatch.setattr(crew.time, "monotonic", lambda: now[0])
     them = Crew(Answering(), ClusterSettings(address="tcp://a:1"), heard)
-    them.begin(False, None)
+    them.begin()
     them.look()
     monkeypatch.setattr(Answering, "sync", lambda *_, **__: {"workers": {}})
     for now[0] in range(101, 241):
@@ -136,6 +143,37 @@ def test_waiting_is_said_again_and_again_and_that_there_were_workers(monkeypatch
         f"tcp://a:1: no worker is left, for {seconds} s" for seconds in (12, 75, 138)
     ]
     assert "their logs say why" in heard.warned[0]
+
+
+def test_a_worker_that_comes_later_without_stackcls_is_said(monkeypatch):
+    now, heard = [100.0], Hearing()
+    monkeypatch.setattr(crew.time, "monotonic", lambda: now[0])
+    them = Crew(Answering(), ClusterSettings(address="tcp://a:1"), heard)
+    common = {"status": "running", "resources": {}, "memory_limit": 0, "nthreads": 2}
+
+    def sync(_, question, *given, **options):
+        if question.__name__ == "identity":
+            return {"workers": {} if now[0] < 103 else {"tcp://c:4": common}}
+        assert options["workers"] == ["tcp://c:4"]
+        return {"tcp://c:4": ModuleNotFoundError("No module named 'stackcls'")}
+
+    monkeypatch.setattr(Answering, "sync", sync)
+    them.introduce()
+    now[0] = 104.0
+    assert them.room() == crew.AT_LEAST
+    now[0] = 110.0
+    them.room()
+    assert heard.said == ["tcp://a:1: no worker yet", "tcp://a:1: 1 worker with 2 threads in all"]
+    (line,) = heard.warned
+    assert line.startswith("tcp://a:1: the worker tcp://c:4 will end over its first task, since stackcls cannot be")
+
+
+def test_of_tasks_that_want_a_worker_alone_one_is_ahead():
+    them = Crew(Answering(), ClusterSettings(address="tcp://a:1"), Silent())
+    them.begin(alone=True)
+    assert them.room() == 3
+    them.begin()
+    assert them.room() == crew.AT_LEAST
 
 
 def test_workers_with_other_libraries_are_said(monkeypatch):

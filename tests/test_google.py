@@ -97,7 +97,7 @@ def test_who_may_not_read_is_told_what_to_give(photos, google_bucket, tmp_path, 
 def test_nothing_there(google_bucket):
     for url, reason in (
         (f"gs://{google_bucket.name}/nowhere", "there is nothing at"),
-        ("gs://no-such/x", "gs://no-such"),
+        ("gs://no-such/x", "gs://no-such/x: there is no such bucket; check its name"),
     ):
         with pytest.raises(SourceMissing, match=reason):
             sources.scan(place(url), QUICK)

@@ -124,3 +124,19 @@ def nested(key, value):
 def test_a_file_that_holds_something_else_is_told_so(tmp_path, text, kind):
     with pytest.raises(ConfigError, match=f"must hold `key: value` lines, but holds {kind}$"):
         config.read(Path(pipeline(tmp_path, text)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--set", "images=[https://me:SECRET@host/a]"],
+        ["--set", "images=[https://me:SECRET@host/a?sig=SECRET]"],
+        ["--set", "https://me:SECRET@host/a?sig"],
+        ["--set", "nothing https://me:SECRET@host/a?sig=SECRET"],
+        ["--set", "cv.folds=https://me:SECRET@host/a?sig=SECRET"],
+    ],
+)
+def test_what_is_secret_in_an_address_is_in_no_message(stackcls, arguments):
+    status, _, err = stackcls("fit", *arguments)
+    assert status == 2
+    assert "SECRET" not in err
