@@ -85,7 +85,7 @@ class Crew:
         here: Mapping[str, str] = ask()
         there: dict[str, Mapping[str, str]] = {}
         with suppress(Exception):  # one that has gone meanwhile
-            there = self._client.run(ask, on_error="ignore")
+            there = self._ask_all(ask)
         others = {(name, each.get(name)) for each in there.values() for name in here if each.get(name) != here[name]}
         if others:
             listed = ", ".join(f"{name} {version}, and {here[name]} here" for name, version in sorted(others, key=str))
@@ -104,9 +104,9 @@ class Crew:
         """
         left: dict[str, processes.Left] = {}
         with suppress(Exception):  # one that has gone meanwhile, or has no stackcls
-            left[self._client.scheduler.address] = self._client.run_on_scheduler(processes.memory_left)
+            left[self._client.scheduler.address] = self._in_time(self._client.run_on_scheduler, processes.memory_left)
         with suppress(Exception):
-            left |= self._client.run(processes.memory_left, on_error="ignore")
+            left |= self._ask_all(processes.memory_left)
         here = memory if self._settings.processes else math.inf
         on_machine = Counter(found.name for found in left.values())
         in_group = Counter((found.name, found.group) for found in left.values())
@@ -163,8 +163,7 @@ class Crew:
             self._listener.say(f"{self._settings.address}: {self._there()}")
         answers: dict[str, Any] = {}
         with suppress(Exception):  # gone again, or busy
-            given = {"workers": list(new), "on_error": "return"}
-            answers = self._client.sync(self._client.run, resolve_name, CALL, callback_timeout=REMINDING, **given)
+            answers = self._in_time(self._client.run, resolve_name, CALL, workers=list(new), on_error="return")
         for address, answer in answers.items():
             if isinstance(answer, ABSENT):
                 self.warn(
@@ -228,9 +227,17 @@ class Crew:
         if self._client.status != "running":  # where asking would first wait for a new connection
             raise self.lost("the connection is closed")
         try:
-            return self._client.sync(question, callback_timeout=self._settings.timeout, **given)
+            return self._in_time(question, **given)
         except Exception as error:  # noqa: BLE001  (a closed connection shows in many ways)
             raise self.lost(f"{type(error).__name__}: {error}") from None
+
+    def _ask_all(self, question: Callable[[], Any]) -> dict[str, Any]:
+        """What those workers that can do the tasks answer, by address."""
+        return dict(self._in_time(self._client.run, question, workers=self.addresses, on_error="ignore"))
+
+    def _in_time(self, question: Any, *given: Any, **more: Any) -> Any:
+        """An answer, or `TimeoutError`: one that is frozen keeps its connection, and would be waited for."""
+        return self._client.sync(question, *given, callback_timeout=self._settings.timeout, **more)
 
     def wait_for(self, future: Any) -> None:
         """Wait until the scheduler has a task and what goes with it, of which nothing is here any more then.

@@ -62,13 +62,16 @@ class Answering:
     def identity(self):
         """Not called, but handed to `sync`."""
 
-    def sync(self, *_, **__):
+    def sync(self, question, *given, callback_timeout, **options):
+        assert callback_timeout == 30
+        if question.__name__ != "identity":
+            return question(*given, **options)
         common = {"status": "running", "resources": {}}
         first = {"memory_limit": 0, "nthreads": 1}
         second = {"memory_limit": 1000, "nthreads": 4, "metrics": {"memory": 100}}  # 700 left till Dask pauses it
         return {"workers": {"tcp://a:2": common | first, "tcp://b:3": common | second}}
 
-    def run(self, function, on_error):
+    def run(self, function, workers, on_error):
         assert (function, on_error) == (processes.memory_left, "ignore")
         sizes = ((name, size) for name, size in self.left.items() if name != "a1")
         return {f"tcp://{name[0]}:{name[1]}": left(size, on=name[0]) for name, size in sizes}
