@@ -14,6 +14,7 @@ beside what the fitted model does with what was kept apart.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,20 @@ from stackcls.training import TrainingSet
 COLUMNS = ("averaged probability", "stack's probability", "familiarity", "certainty")
 
 
+def some(data: TrainingSet, rows: NDArray[np.int64]) -> TrainingSet:
+    """Some rows of a set."""
+    features = np.hstack([data.block(number, rows) for number in range(len(data.names))])
+    return replace(data, X=features, y=data.y[rows], groups=None if data.groups is None else data.groups[rows])
+
+
 def measure(data: TrainingSet, group: NDArray[np.int64], settings: Settings) -> list[float]:
     """Areas under the ROC curve, means over the folds, in the order of `COLUMNS`."""
     kept = np.setdiff1d(np.arange(len(data.class_names)), group)
     away = np.isin(data.y, group)
-    known = unknowns.restricted(data, np.flatnonzero(~away), kept)
+    known = some(unknowns.restricted(data, kept), np.flatnonzero(~away))
     validated = validation.cross_validate(known, settings, False, Silent())
     weights = unknowns.look(known, validated, settings, True, Silent())[1].weights
-    every = unknowns.restricted(data, np.arange(len(data.y)), kept)
+    every = unknowns.restricted(data, kept)
     splitter = stack.splitter(settings.cv.folds, settings.cv.seed, known.groups)
     areas = []
     for _, held_out in splitter.split(known.y, known.y, known.groups):
@@ -65,7 +72,7 @@ def apart(data: TrainingSet, left_out: int, settings: Settings, seed: int, rejec
     kept = np.setdiff1d(np.arange(len(data.class_names)), group)
     strange = np.isin(data.y, group)
     seen = ~strange & (rng.random(len(data.y)) >= 0.25)
-    known = unknowns.restricted(data, np.flatnonzero(seen), kept)
+    known = some(unknowns.restricted(data, kept), np.flatnonzero(seen))
     validated = validation.cross_validate(known, settings, False, Silent())
     report, familiarity = unknowns.look(known, validated, settings, True, Silent())
     rows = np.flatnonzero(~seen)

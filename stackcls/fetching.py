@@ -50,7 +50,7 @@ def trying(action: Callable[[], T], url: Url, name: str, limits: Limits, each: i
                     "check the address and the network; run the same command again when it is answered, or raise "
                     "features.read_tries or features.read_seconds"
                 ) from None
-            tries = f"{min(attempt + each, limits.read_tries)} of {limits.read_tries} tries"
+            tries = f"{min(attempt + each, limits.read_tries)} of {counted(limits.read_tries, 'try', 'tries')}"
             waiting.tell("server", f"{url} is not answered ({answers.reason(error, url)}): trying again, {tries}")
         # Not all at the same moment, which is what a busy server suffers from.
         time.sleep(min(PAUSE * 2 ** (attempt // each - 1), LONGEST_PAUSE) * random.uniform(0.5, 1))  # noqa: S311

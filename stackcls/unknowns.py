@@ -161,7 +161,7 @@ def _leave_out(data: TrainingSet, fold: Ints, group: Ints, settings: Settings, n
     held_out = number % settings.cv.folds
     away = np.isin(data.y, group)
     kept = np.setdiff1d(np.arange(len(data.class_names)), group)
-    case = _restricted(data, kept)
+    case = restricted(data, kept)
     try:
         check_folds(case, [], settings, np.flatnonzero(~away & (fold != held_out)))
     except TrainingError:
@@ -173,7 +173,7 @@ def _split(test: NDArray[np.bool_]) -> Part:
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
-def _restricted(data: TrainingSet, kept: Ints) -> TrainingSet:
+def restricted(data: TrainingSet, kept: Ints) -> TrainingSet:
     """The same rows with some classes; those of the others have the label -1."""
     new = np.full(len(data.class_names), -1)
     new[kept] = np.arange(len(kept))
