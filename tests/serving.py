@@ -61,21 +61,28 @@ def patient(monkeypatch):
     monkeypatch.setattr(fetching, "_opened", {})
 
 
-@dataclass
-class Bucket:
-    """A bucket of a server that speaks S3."""
+class Filled:
+    """What all kinds of buckets do; each has a `name` and a way to `put` an object."""
 
-    name: str
-    client: object
-    trouble: Trouble
-    listing: Trouble
+    scheme: str
 
     def fill(self, folder: Path, prefix: str = "photos") -> str:
         """Put all files below a folder there, and return their URL."""
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-        return f"s3://{self.name}/{prefix}"
+        return f"{self.scheme}://{self.name}/{prefix}"
+
+
+@dataclass
+class Bucket(Filled):
+    """A bucket of a server that speaks S3."""
+
+    name: str
+    client: object
+    trouble: Trouble
+    listing: Trouble
+    scheme = "s3"
 
     def put(self, key: str, data: bytes) -> None:
         self.client.put_object(Bucket=self.name, Key=key, Body=data)

@@ -4,11 +4,10 @@ import json
 import threading
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from tests.serving import HOST, Trouble, failing
+from tests.serving import HOST, Filled, Trouble, failing
 
 PAGE = 7  # objects that a page lists at most, so that there are several
 MESSAGES = {
@@ -21,20 +20,14 @@ MESSAGES = {
 
 
 @dataclass
-class GoogleBucket:
+class GoogleBucket(Filled):
     """A bucket of the stand-in."""
 
     name: str
     objects: dict[str, bytes]
     trouble: Trouble
     listing: Trouble
-
-    def fill(self, folder: Path, prefix: str = "photos") -> str:
-        """Put all files below a folder there, and return their URL."""
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                self.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-        return f"gs://{self.name}/{prefix}"
+    scheme = "gs"
 
     def put(self, key: str, data: bytes) -> None:
         self.objects[key] = data
